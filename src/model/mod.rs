@@ -1,0 +1,1 @@
+//! The rules: pure code without I/O, clocks, dice or logs. Time and chance are arguments.
