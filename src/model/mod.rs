@@ -1,1 +1,4 @@
 //! The rules: pure code without I/O, clocks, dice or logs. Time and chance are arguments.
+
+pub mod settings;
+pub mod time;
