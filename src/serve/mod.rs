@@ -1,0 +1,1 @@
+//! The shell: Pingora glue, probes, the one timer, the live snapshot, admin API and metrics.
