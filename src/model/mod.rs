@@ -3,8 +3,14 @@
 pub mod admission;
 pub mod event;
 pub mod gate;
+pub mod identity;
+pub mod octets;
+pub mod pin;
 pub mod reason;
 pub mod routes;
+pub mod session_key;
 pub mod settings;
 pub mod tally;
 pub mod time;
+#[cfg(test)]
+pub(crate) mod xorshift;
