@@ -78,7 +78,7 @@ pub fn set_pin_cookie(name: &str, value: &str, attributes: &PinAttributes, now: 
     }
     // Max-Age even where the application wrote Expires: it does not depend on the client's clock.
     if let Some(expires) = attributes.expires {
-        let seconds = expires.since(now).as_millis().div_ceil(1000).max(1);
+        let seconds = expires.since(now).as_millis().div_ceil(1000);
         write!(line, "; Max-Age={seconds}").expect("a String takes everything");
     }
     attributes.push_to(&mut line);
