@@ -5,6 +5,7 @@ pub mod event;
 pub mod gate;
 pub mod identity;
 pub mod octets;
+pub mod path_map;
 pub mod pin;
 pub mod reason;
 pub mod routes;
