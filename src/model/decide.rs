@@ -171,9 +171,8 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
         return (Some((slot, claim)), if expired { PinResult::Expired } else { PinResult::Valid });
     };
     // Where ledger and pin disagree, the later issued wins. Only a signed pin has a time.
-    let newer = pin.filter(|&(slot, issued, _, bound)| {
-        bound && slot != found.slot && issued.is_some_and(|at| at.as_secs() > found.pinned.as_secs())
-    });
+    let newer = pin
+        .filter(|&(slot, issued, _, bound)| bound && slot != found.slot && issued.is_some_and(|at| at.as_secs() > found.pinned.as_secs()));
     let agrees = match pin {
         None => none,
         Some((slot, ..)) if slot == found.slot => PinResult::Valid,

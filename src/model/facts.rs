@@ -1,10 +1,10 @@
 //! What a request says of itself, read once: which session it carries and where its pin, in whichever of the four ways,
 //! says it belongs. Reading changes nothing; whether any of it is followed is for `decide`.
 
+use super::decide::PinClaim;
 use super::identity::{Carrier, Identity, identify, route_suffix, split_prefix};
 use super::ledger::{Found, Standing};
 use super::pin::VerifiedPin;
-use super::decide::PinClaim;
 use super::reason::PinResult;
 use super::session_key::SessionKey;
 use super::settings::PinMode;
@@ -37,7 +37,7 @@ impl Facts {
         now: Time,
     ) -> Facts {
         let mode = app.settings.session.pin;
-        let pin_cookie = (mode == PinMode::Cookie).then_some(app.pin_cookie.as_str());
+        let pin_cookie = (mode == PinMode::Cookie).then_some(&*app.pin_cookie);
         let identity = identify(&app.names, pin_cookie, cookies, header, path, query);
         let (verified, fault) = verify(app, &identity);
         let chosen = choose(app, &identity, verified.as_ref(), now);
@@ -121,9 +121,9 @@ fn verify(app: &App, identity: &Identity<'_>) -> (Option<VerifiedPin>, Option<Pi
     let (mut best, mut fault) = (None::<VerifiedPin>, None);
     for value in identity.pins.as_slice() {
         match app.keyring.verify(&app.name, value) {
-            Ok(pin) if best.is_none_or(|held| pin.issued > held.issued) => best = Some(pin),
+            Ok(pin) if best.is_none_or(|held| (pin.issued, pin.seen) > (held.issued, held.seen)) => best = Some(pin),
             Ok(_) => {}
-            Err(wrong) => fault = Some(wrong.into()),
+            Err(wrong) => fault = Some(wrong.result()),
         }
     }
     (best, fault)

@@ -12,6 +12,7 @@ pub use keyring::{Keyring, KeyringFault, MAX_KEY_ID_BYTES, MIN_SECRET_BYTES};
 pub use wire::MAX_NAME_BYTES;
 
 use super::identity::{PinAttributes, SameSite};
+use super::reason::PinResult;
 use super::time::Time;
 
 /// A pin to be signed.
@@ -64,10 +65,10 @@ pub enum PinFault {
 
 impl PinFault {
     /// The label `result` of `tidegate_pins_total`.
-    pub fn result(self) -> &'static str {
+    pub fn result(self) -> PinResult {
         match self {
-            PinFault::Malformed | PinFault::BadSignature => "forged",
-            PinFault::UnknownKey => "unknown",
+            PinFault::Malformed | PinFault::BadSignature => PinResult::Forged,
+            PinFault::UnknownKey => PinResult::Unknown,
         }
     }
 }
