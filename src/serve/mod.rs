@@ -1,0 +1,3 @@
+//! The shell: everything that touches sockets, clocks and Pingora. Rules live in `model`; here they are only carried out.
+
+pub mod transport;
