@@ -3,5 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`model`] | the rules, without I/O, clocks or dice |
+//! | [`serve`] | the shell: sockets, Pingora, clocks |
 
 pub mod model;
+pub mod serve;
