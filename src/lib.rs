@@ -2,6 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`config`] | the YAML file, checked: all problems at once |
 //! | [`model`] | the rules, without I/O, clocks or dice |
 
+pub mod config;
 pub mod model;
