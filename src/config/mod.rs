@@ -15,6 +15,8 @@
 
 mod app;
 mod export;
+#[cfg(test)]
+mod hostile;
 mod keys;
 mod problem;
 mod process;

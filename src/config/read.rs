@@ -326,7 +326,7 @@ impl<'a> Section<'a> {
         );
         for entry in self.entries.iter().filter(|e| self.declared(&e.key).is_none()) {
             let place = Place { line: entry.line, at: self.at(&entry.key) };
-            self.field.context.report.add(&place, unknown(pattern, &entry.key));
+            self.field.context.report.add_with(&place, || unknown(pattern, &entry.key));
         }
     }
 }
