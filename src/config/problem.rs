@@ -110,8 +110,9 @@ impl Report {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.problems.borrow().is_empty()
+    /// Problems so far, shown or not.
+    pub fn count(&self) -> usize {
+        self.problems.borrow().len() + self.unshown.get()
     }
 
     /// `value` when nothing was reported.

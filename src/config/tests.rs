@@ -264,6 +264,11 @@ fn releases_and_backends_are_checked() {
 }
 
 #[test]
+fn one_mistake_is_one_problem() {
+    check("    releases:\n      v1:", "    release:\n      v1:", "12: apps.shop.release: unknown key; did you mean `releases`?");
+}
+
+#[test]
 fn the_process_is_checked() {
     check("0.0.0.0:8080", "8080", "2: listeners[0].address: `8080` is not an address to listen on; write 0.0.0.0:8080, or [::]:8080");
     check(
