@@ -208,7 +208,8 @@ fn current(s: &mut Section, releases: &[String]) -> Current {
     };
     let read = |f: &Field| match f.text()? {
         "by_health" => Some(Current::ByHealth),
-        name if names().any(|r| r == name) => Some(Current::Release(name.to_owned())),
+        // Without releases their absence is the problem, and it is reported.
+        name if releases.is_empty() || names().any(|r| r == name) => Some(Current::Release(name.to_owned())),
         name => {
             let remedy = match nearest(name, names().chain(["by_health"])) {
                 Some(near) => format!("did you mean {}?", quote(near)),
@@ -275,7 +276,7 @@ fn health(s: &mut Section) -> HealthSettings {
         drain: s.or("drain", d.drain, statuses),
         instance_header: s.optional("instance_header", d.instance_header, header),
     };
-    if health.timeout > health.interval {
+    if health.timeout > health.interval && s.is_good() {
         let (timeout, interval) = (scalar::format_duration(health.timeout), scalar::format_duration(health.interval));
         let key = if s.has("timeout") { "timeout" } else { "interval" };
         let what = format!("a probe may take {timeout} (timeout), but the next begins after {interval} (interval)");

@@ -69,6 +69,8 @@ fn list<T>(items: &[T], write: impl Fn(&T) -> Value) -> Value {
     Value::Sequence(items.iter().map(write).collect())
 }
 
+// A `&Vec`, since it is handed to `Out::differs` for a field of that type.
+#[allow(clippy::ptr_arg)]
 fn texts(items: &Vec<String>) -> Value {
     list(items, text)
 }

@@ -79,7 +79,7 @@ pub(super) const KEYS: &[Key] = &[
     key("apps.*.session.rotation_within", Default("null"), "A new id after a longer silence is a new session, not a renamed one; null: idle_timeout."),
     key("apps.*.session.engaged_within", Default("5m"), "A session is engaged when a foreground path touched it within this time."),
     key("apps.*.session.background_paths", Default("[]"), "Beginnings of paths (pollers, heartbeats) that keep a session alive without engaging it."),
-    key("apps.*.session.max_entries", Default("1000000"), "Bound of the ledger, sessions of every kind; about 96 bytes each."),
+    key("apps.*.session.max_entries", Default("1000000"), "Bound of the ledger, sessions of every kind."),
     key("apps.*.session.ignore", Section, "Clients that are never counted as sessions."),
     key("apps.*.session.ignore.clients", Default("[]"), "Networks, such as 10.9.0.0/16."),
     key("apps.*.session.ignore.user_agents", Default("[]"), "Patterns in which * stands for anything, such as \"kube-probe/*\"."),

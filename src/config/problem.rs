@@ -96,17 +96,23 @@ impl Report {
     }
 
     pub fn add(&self, place: &Place, wrong: Wrong) {
+        self.add_with(place, || wrong);
+    }
+
+    /// Like [`Report::add`] for a problem that takes time to word: with a hundred thousand of them only the shown ones cost it.
+    pub fn add_with(&self, place: &Place, wrong: impl FnOnce() -> Wrong) {
         let mut problems = self.problems.borrow_mut();
         if problems.len() < SHOWN {
-            let Place { line, at } = place.clone();
-            problems.push(Problem { file: self.file.clone(), line, at, what: wrong.what, remedy: wrong.remedy });
+            let (Place { line, at }, Wrong { what, remedy }) = (place.clone(), wrong());
+            problems.push(Problem { file: self.file.clone(), line, at, what, remedy });
         } else {
             self.unshown.set(self.unshown.get() + 1);
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.problems.borrow().is_empty()
+    /// Problems so far, shown or not.
+    pub fn count(&self) -> usize {
+        self.problems.borrow().len() + self.unshown.get()
     }
 
     /// `value` when nothing was reported.

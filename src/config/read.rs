@@ -190,7 +190,7 @@ impl<'a> Field<'a> {
                 return self.expected("a section", &format!("write its keys, each as `key: value`: {}, …", known.join(", ")));
             }
         };
-        let mut section = Section { field: self.clone(), entries, read: Vec::new() };
+        let mut section = Section { field: self.clone(), entries, read: Vec::new(), problems_before: self.context.report.count() };
         let value = read(&mut section);
         section.finish();
         Some(value)
@@ -228,6 +228,7 @@ pub(super) struct Section<'a> {
     field: Field<'a>,
     entries: &'a [Entry],
     read: Vec<&'static str>,
+    problems_before: usize,
 }
 
 impl<'a> Section<'a> {
@@ -239,6 +240,11 @@ impl<'a> Section<'a> {
     pub fn place_of(&self, key: &str) -> Place {
         let line = self.entries.iter().find(|e| e.key == key).map_or(self.field.place.line, |e| e.line);
         Place { line, at: self.at(key) }
+    }
+
+    /// Whether all that was read so far was good. What a bad value is replaced by must not clash with its neighbours.
+    pub fn is_good(&self) -> bool {
+        self.field.context.report.count() == self.problems_before
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -295,6 +301,8 @@ impl<'a> Section<'a> {
     pub fn required<T>(&mut self, key: &'static str, read: impl FnOnce(&Field<'a>) -> Option<T>) -> Option<T> {
         match self.take(key) {
             Some(field) if !field.is_null() => read(&field),
+            // The misspelt key is reported as unknown, with the right one as its remedy.
+            None if self.misspelt(key) => None,
             found => {
                 let remedy = match self.declared(key) {
                     Some(Value::Example(text)) => format!("add it, for example `{key}: {text}`"),
@@ -305,6 +313,13 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// Whether an unknown key is nearest to `key`. Among the first few keys only: a real section is small.
+    fn misspelt(&self, key: &str) -> bool {
+        let known = || keys::children(&self.field.pattern).map(|(name, _)| name);
+        let unknown = self.entries.iter().filter(|e| self.declared(&e.key).is_none());
+        unknown.take(20).any(|e| nearest(&e.key, known()) == Some(key))
     }
 
     fn declared(&self, key: &str) -> Option<&'static Value> {
@@ -326,7 +341,7 @@ impl<'a> Section<'a> {
         );
         for entry in self.entries.iter().filter(|e| self.declared(&e.key).is_none()) {
             let place = Place { line: entry.line, at: self.at(&entry.key) };
-            self.field.context.report.add(&place, unknown(pattern, &entry.key));
+            self.field.context.report.add_with(&place, || unknown(pattern, &entry.key));
         }
     }
 }

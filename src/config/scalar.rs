@@ -60,7 +60,7 @@ pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let (unit, scale) = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
         .into_iter()
-        .find(|(_, scale)| millis >= *scale && millis % scale == 0)
+        .find(|(_, scale)| millis >= *scale && millis.is_multiple_of(*scale))
         .unwrap_or(if millis == 0 { ("s", 1) } else { ("ms", 1) });
     format!("{}{unit}", millis / scale)
 }
@@ -102,7 +102,7 @@ pub fn parse_size(text: &str) -> Result<u64, Wrong> {
 /// The shortest notation that [`parse_size`] reads back.
 pub fn format_size(bytes: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let (unit, scale) = units.into_iter().find(|(_, scale)| bytes >= *scale && bytes % scale == 0).unwrap_or(("B", 1));
+    let (unit, scale) = units.into_iter().find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale)).unwrap_or(("B", 1));
     format!("{}{unit}", bytes / scale)
 }
 

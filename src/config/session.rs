@@ -62,7 +62,9 @@ pub(super) fn session(s: &mut Section) -> SessionSettings {
         keys: s.or("keys", d.keys, keys),
         count_probe: s.optional("count_probe", d.count_probe, |f| f.section(count_probe)?),
     };
-    check_identity(s, &session);
+    if s.is_good() {
+        check_identity(s, &session);
+    }
     session
 }
 
@@ -70,7 +72,7 @@ pub(super) fn session(s: &mut Section) -> SessionSettings {
 fn check_identity(s: &Section, session: &SessionSettings) {
     let by_url = session.path_parameter.is_some() || session.query_parameter.is_some();
     let empty = session.cookies.is_empty() && s.has("cookies");
-    if empty && !by_url && session.header.is_none() && !s.has("header") {
+    if empty && !by_url && session.header.is_none() {
         let remedy = "name the application's cookie, or a path_parameter, query_parameter or header";
         s.wrong_at("cookies", Wrong::new("no session could be recognised", remedy));
     } else if empty && session.pin == PinMode::Prefix {
