@@ -108,7 +108,7 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
         owner,
         promoted: state.open().then_some(now),
         staged_at_run_time: state == ReleaseState::Staged,
-        path: spec.path.as_deref().filter(|path| *path != "/").map(Into::into),
+        path: spec.path.as_deref().map(Into::into),
         backends,
         pool,
         tally: Arc::new(ReleaseTally::default()),

@@ -155,9 +155,11 @@ impl Gateway {
             let request = session.req_header();
             let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
             let public = target.get(..exchange.prefix).unwrap_or("/");
-            match path_map::PathMap::new(public, path).to_backend(target.as_bytes()) {
-                Ok(mapped) => exchange.mapped = Some(mapped.into_owned().into_boxed_slice()),
-                Err(_) => return Err(Reason::BadPath),
+            if public != &**path {
+                match path_map::PathMap::new(public, path).to_backend(target.as_bytes()) {
+                    Ok(mapped) => exchange.mapped = Some(mapped.into_owned().into_boxed_slice()),
+                    Err(_) => return Err(Reason::BadPath),
+                }
             }
         }
         app.tally.decided(forward.reason);

@@ -17,8 +17,7 @@ use openssl::ssl::SslRef;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, SslStream};
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -38,8 +37,7 @@ const WRITE_BUFFER: usize = 4096;
 const LAST_READS: Duration = Duration::from_secs(1);
 
 /// Told to a client whose head did not come in time, before the connection is closed.
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// A client connection.
 pub struct Sock {
@@ -176,9 +174,7 @@ impl Sock {
     }
 
     fn is_cut(&self, cx: &Context<'_>) -> bool {
-        self.tunnel
-            .get()
-            .is_some_and(|tunnel| tunnel.cut_for_client(cx))
+        self.tunnel.get().is_some_and(|tunnel| tunnel.cut_for_client(cx))
     }
 
     fn poll_drain_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -262,11 +258,7 @@ impl Io {
 }
 
 impl AsyncRead for Sock {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.is_cut(cx) {
             return Poll::Ready(Ok(())); // end of file: the tunnel ends as if the client had closed
@@ -288,10 +280,7 @@ impl AsyncRead for Sock {
                 this.unread = Vec::new();
             }
         }
-        if this
-            .head
-            .observe(buf.filled().get(before..).unwrap_or_default())
-        {
+        if this.head.observe(buf.filled().get(before..).unwrap_or_default()) {
             return this.overdue(cx);
         }
         Poll::Ready(Ok(()))
@@ -299,11 +288,7 @@ impl AsyncRead for Sock {
 }
 
 impl AsyncWrite for Sock {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_cut(cx) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -357,10 +342,7 @@ impl Shutdown for Sock {
                     }
                 }
             };
-            if tokio::time::timeout(LAST_READS, until_it_stops)
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(LAST_READS, until_it_stops).await.is_err() {
                 log::debug!("the client went on sending after the answer; closed");
             }
         }
@@ -413,10 +395,7 @@ impl Peek for Sock {}
 
 impl GetTimingDigest for Sock {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        vec![Some(TimingDigest {
-            established_ts: self.established,
-            ..TimingDigest::default()
-        })]
+        vec![Some(TimingDigest { established_ts: self.established, ..TimingDigest::default() })]
     }
 }
 
@@ -434,9 +413,6 @@ impl GetSocketDigest for Sock {
 
 impl fmt::Debug for Sock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sock")
-            .field("fd", &self.id())
-            .field("tls", &self.is_tls())
-            .finish()
+        f.debug_struct("Sock").field("fd", &self.id()).field("tls", &self.is_tls()).finish()
     }
 }
