@@ -1,4 +1,6 @@
 //! The rules: pure code without I/O, clocks, dice or logs. Time and chance are arguments.
 
+pub mod ledger;
+pub mod session_key;
 pub mod settings;
 pub mod time;
