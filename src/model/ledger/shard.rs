@@ -3,6 +3,9 @@
 //! Every transition goes through [`Shard::change`], which keeps gauges, queues, cap and timer true. Deadlines are
 //! evaluated whenever an entry is looked up, so an answer never depends on when the sweep came by.
 
+#[cfg(test)]
+pub(super) mod audit;
+
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -91,13 +94,18 @@ impl Shard {
 
     /// That exchange ended.
     pub fn leave(&mut self, i: u32, by_alias: bool, now: Now) {
-        let entry = self.slab.at_mut(i);
-        if entry.is_live() {
-            entry.touch(now.stamp);
+        let close = |entry: &mut Entry| {
+            if entry.is_live() {
+                entry.touch(now.stamp);
+            }
             entry.close(by_alias);
+        };
+        let entry = self.slab.at_mut(i);
+        if entry.standing == (Standing::Live { confirmed: true }) {
+            close(entry);
         } else {
-            // The last one out puts a tombstone on its shelf.
-            self.change(i, now, |entry| entry.close(by_alias));
+            // The last one out puts the entry on its shelf.
+            self.change(i, now, close);
         }
     }
 
@@ -370,7 +378,7 @@ impl Shard {
     }
 
     /// Lets time act on entry `i`; false when it is gone.
-    fn settle(&mut self, i: u32, now: Now) -> bool {
+    pub fn settle(&mut self, i: u32, now: Now) -> bool {
         while let Some((at, event)) = self.slab.at(i).next_event(&self.spans)
             && at <= now.tick
         {

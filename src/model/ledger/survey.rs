@@ -44,8 +44,7 @@ impl Ledger {
         let now = self.clock.now(now);
         let mut lost = 0;
         self.visit(|shard, i| {
-            let entry = shard.slab.at(i);
-            if entry.slot == slot && entry.is_live() {
+            if shard.slab.at(i).slot == slot && shard.settle(i, now) && shard.slab.at(i).is_live() {
                 lost += usize::from(shard.finish(i, EndReason::Lost, Some(cause), now.stamp, now));
             }
         });
@@ -63,10 +62,11 @@ impl Ledger {
                 if evicted >= limit {
                     return ControlFlow::Break(());
                 }
-                let entry = shard.slab.at(i);
-                if !slots.contain(entry.slot) || entry.gauge() != gauge {
+                // Time first: what has expired on its own is not evicted.
+                if !slots.contain(shard.slab.at(i).slot) || !shard.settle(i, now) || shard.slab.at(i).gauge() != gauge {
                     return ControlFlow::Continue(());
                 }
+                let entry = shard.slab.at(i);
                 let is_silent = |least| entry.exchanges() == 0 && at.since(self.clock.time(entry.seen)) >= least;
                 if idle_at_least.is_none_or(is_silent) && shard.end(i, EndReason::Evicted, Some(LossCause::Evicted), 0, now) {
                     evicted += 1;

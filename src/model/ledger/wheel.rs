@@ -9,7 +9,7 @@ use super::slab::{NIL, Slab};
 
 /// 4096 slots of 100 ms are a revolution of seven minutes: a million sessions then cost 2,500 visits a second in all,
 /// and the heads of a shard take 16 KiB.
-const SLOTS: u32 = 4096;
+pub(super) const SLOTS: u32 = 4096;
 
 #[derive(Debug)]
 pub(super) struct Wheel {
@@ -89,6 +89,20 @@ impl Wheel {
             self.tick += 1;
         }
         Fired::Nothing
+    }
+
+    /// Entries in slots, with the slot.
+    #[cfg(test)]
+    pub fn members(&self, slab: &Slab) -> Vec<(u32, u32)> {
+        let mut members = Vec::new();
+        for (slot, &head) in self.heads.iter().enumerate() {
+            let mut i = head;
+            while i != NIL {
+                members.push((slot as u32, i));
+                i = slab.at(i).timer.next;
+            }
+        }
+        members
     }
 
     /// Bytes allocated.
