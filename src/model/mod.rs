@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod event;
 pub mod gate;
+pub mod health;
 pub mod reason;
 pub mod routes;
 pub mod settings;
