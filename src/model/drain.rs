@@ -114,9 +114,9 @@ impl Drain {
     /// A drain that begins now.
     pub fn new(id: u64, target: Target, owner: Owner, view: &View, now: Time) -> Drain {
         let backends = target.backends(view);
-        let (deadline, then) = backends.first().map_or((None, DrainThen::Keep), |(app, _)| {
-            (app.settings.drain.deadline.map(|after| now + after), app.settings.drain.then)
-        });
+        let (deadline, then) = backends
+            .first()
+            .map_or((None, DrainThen::Keep), |(app, _)| (app.settings.drain.deadline.map(|after| now + after), app.settings.drain.then));
         Drain {
             id,
             owner,
@@ -153,7 +153,7 @@ impl Drain {
     pub fn upper_bound(&self, view: &View, now: Time) -> Option<Duration> {
         let mut latest = None;
         for (app, backend) in self.target.backends(view) {
-            latest = latest.max(app.ledger.last_end(&[backend.slot]));
+            latest = latest.max(app.ledger.last_end(&[backend.slot], now));
         }
         latest.map(|end| end.since(now))
     }

@@ -23,7 +23,7 @@ use super::view::{App, View};
 pub use assemble::NewApp;
 
 /// What is to change.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Change {
     /// Apps appear, as read from the file at startup.
     Load(Vec<NewApp>),
@@ -223,8 +223,8 @@ pub fn loaded(specs: Vec<AppSpec>, now: Time) -> View {
     let secret = [7u8; 32];
     let apps = specs.into_iter().map(|spec| NewApp {
         spec,
-        keyring: Arc::new(Keyring::for_tests()),
-        hash: Arc::new(KeyedHash::new(secret.first_chunk().copied().unwrap_or_default())),
+        keyring: Arc::new(Keyring::new([("k", secret.as_slice())]).expect("a key of 32 bytes makes a keyring")),
+        hash: Arc::new(KeyedHash::new([7; 16])),
     });
     let change = Change::Load(apps.collect());
     let applied = apply(&View::default(), &change, Owner::Config, now).unwrap_or_default();
