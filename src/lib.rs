@@ -2,6 +2,10 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`config`] | the YAML file, checked: all problems at once |
 //! | [`model`] | the rules, without I/O, clocks or dice |
+//! | [`serve`] | the shell: sockets, Pingora, clocks |
 
+pub mod config;
 pub mod model;
+pub mod serve;
