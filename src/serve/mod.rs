@@ -2,4 +2,5 @@
 
 pub mod clock;
 pub mod control;
+pub mod probe;
 pub mod transport;
