@@ -22,7 +22,6 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::health_check::HealthCheck;
 
-
 use super::cookies::Cookies;
 use crate::model::health::{ConnectFailure, ProbeAnswer};
 use crate::model::settings::{BackendSpec, HealthSettings, Protocol};

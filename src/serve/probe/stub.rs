@@ -93,9 +93,8 @@ async fn converse(mut stream: TcpStream, manner: Manner, requests: Arc<Mutex<Vec
     // A prober that gave up is no fault of the stub: write errors end the conversation.
     match manner {
         Manner::Answers(bytes) => {
-            if stream.write_all(bytes.as_bytes()).await.is_ok() {
-                drop(stream.shutdown().await.is_ok());
-            }
+            stream.write_all(bytes.as_bytes()).await.ok();
+            stream.shutdown().await.ok();
         }
         Manner::Drips(bytes) => {
             if stream.write_all(bytes.as_bytes()).await.is_err() {

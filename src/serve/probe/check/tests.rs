@@ -68,7 +68,7 @@ async fn a_status_is_ready_drain_or_neither() {
 #[tokio::test]
 async fn a_slow_answer_ends_at_the_timeout_in_total() {
     check(Manner::Silent, ProbeAnswer::Silent, "no answer within 600ms").await;
-    check(Manner::Drips("HTTP/1.1 20".to_owned()), ProbeAnswer::Silent, "no answer within 600ms").await;
+    check(Manner::Drips("HTTP/1.1 200 OK\r\nX-Slow: ".to_owned()), ProbeAnswer::Silent, "no answer within 600ms").await;
     check(Manner::Drips("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n".to_owned()), ProbeAnswer::Silent, "no answer within 600ms").await;
     // The status has said enough.
     check(Manner::Drips("HTTP/1.1 503 X\r\nContent-Length: 9000\r\n\r\n".to_owned()), ProbeAnswer::Other, "status 503").await;
@@ -77,7 +77,8 @@ async fn a_slow_answer_ends_at_the_timeout_in_total() {
 #[tokio::test]
 async fn a_broken_answer_is_no_answer() {
     check(Manner::Closes, ProbeAnswer::Other, "connection closed before the answer was complete").await;
-    check(answers("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"), ProbeAnswer::Other, "connection closed before the answer was complete").await;
+    check(answers("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"), ProbeAnswer::Other, "connection closed before the answer was complete")
+        .await;
     check(answers("SSH-2.0-OpenSSH_9.2\r\n\r\n"), ProbeAnswer::Other, "the answer is not HTTP").await;
     check(answers("\0\0\0\0"), ProbeAnswer::Other, "the answer is not HTTP").await;
 }
