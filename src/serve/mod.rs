@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod control;
+pub mod probe;
 pub mod secrets;
 pub mod transport;
