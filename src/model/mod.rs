@@ -2,6 +2,7 @@
 
 pub mod identity;
 pub mod octets;
+pub mod path_map;
 pub mod pin;
 pub mod session_key;
 pub mod settings;
