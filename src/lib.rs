@@ -2,6 +2,14 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`api`] | what the admin port speaks |
+//! | [`cli`] | the command line: a subcommand is an admin call |
 //! | [`model`] | the rules, without I/O, clocks or dice |
+//! | [`serve`] | the shell around them |
 
+
+
+pub mod api;
+pub mod config;
 pub mod model;
+pub mod serve;

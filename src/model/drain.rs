@@ -153,7 +153,7 @@ impl Drain {
     pub fn upper_bound(&self, view: &View, now: Time) -> Option<Duration> {
         let mut latest = None;
         for (app, backend) in self.target.backends(view) {
-            latest = latest.max(app.ledger.last_end(&[backend.slot]));
+            latest = latest.max(app.ledger.last_end(&[backend.slot], now));
         }
         latest.map(|end| end.since(now))
     }

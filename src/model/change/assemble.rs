@@ -90,7 +90,7 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
     for backend in &spec.backends {
         let slot = u32::try_from(app.backends.len()).unwrap_or(u32::MAX);
         let live = Arc::new(Live::new(backend, state, now));
-        app.ledger.register(slot, Arc::clone(&live.counts));
+        app.ledger.register(slot, &live.counts);
         let max_connections = backend.max_connections.or(app.settings.limits.max_connections);
         let backend = Arc::new(Backend { slot, release: Arc::clone(&name), spec: Arc::new(backend.clone()), max_connections, live });
         app.by_route.insert(backend.spec.route.as_str().into(), slot);
