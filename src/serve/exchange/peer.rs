@@ -1,7 +1,6 @@
 //! The peer that Pingora connects to, built from what was claimed. It looks up and decides nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::ALPN;
@@ -16,7 +15,7 @@ use crate::model::decide::Footing;
 use crate::model::reason::Reason;
 use crate::model::routes::under;
 use crate::model::settings::Protocol;
-use crate::serve::probe::ConnectFailure;
+use crate::model::health::ConnectFailure;
 use crate::serve::transport::Tunnel;
 
 /// Streams on one HTTP/2 connection to a backend: what Tomcat and nginx allow by default, halved.
@@ -73,15 +72,15 @@ impl Gateway {
         e.set_retry(false);
         let (Some(claim), Some(app)) = (&exchange.claim, &exchange.app) else { return e };
         let backend = Arc::clone(&claim.forward.backend);
-        let failure = ConnectFailure::of(&e);
+        let failure = failure(&e);
         log::warn!("backend {}/{}/{}: {}", app.name, backend.release, backend.spec.name, failure.as_str());
-        self.prober.report_connect_failure(&app.name, &backend, failure);
+        self.prober.report_connect_failure(&backend, failure);
         if session.as_downstream().retry_buffer_truncated() {
             return e;
         }
         // A paused process accepts until its backlog is full, and then not at all. Its sessions wait for it; when the prober
         // finds it down, the next attempt is decided anew.
-        let paused = failure == ConnectFailure::TimedOut && backend.live.gate.read().health != Health::Down;
+        let paused = failure == ConnectFailure::Timeout && backend.live.gate.read().health != Health::Down;
         let patient = paused && claim.forward.footing != Footing::New && claim.forward.reason != Reason::StandIn;
         if patient && exchange.started.elapsed() < app.settings.timeouts.read {
             e.set_retry(true);
@@ -95,5 +94,11 @@ impl Gateway {
     }
 }
 
-/// Longest that we let a client's connection be silent inside a request's body.
-pub(super) const CLIENT_READ: Duration = Duration::from_secs(60);
+fn failure(e: &Error) -> ConnectFailure {
+    match e.etype() {
+        ErrorType::ConnectRefused => ConnectFailure::Refused,
+        ErrorType::ConnectNoRoute => ConnectFailure::Unreachable,
+        ErrorType::ConnectTimedout => ConnectFailure::Timeout,
+        _ => ConnectFailure::Other,
+    }
+}
