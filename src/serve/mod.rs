@@ -1,5 +1,6 @@
 //! The shell: everything that touches sockets, clocks and Pingora. Rules live in `model`; here they are only carried out.
 
+pub mod access_log;
 pub mod clock;
 pub mod control;
 pub mod probe;
