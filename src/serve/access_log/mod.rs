@@ -3,12 +3,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `line` | a record as JSON or in Apache's combined format |
+//! | `clean` | request targets without session ids |
 //! | `date` | dates |
 //! | `writer` | the thread that writes |
 //!
 //! An exchange hands a [`Record`] over and never waits. When the disk or the reader of a pipe cannot keep up, records are
 //! dropped and counted: a slow log must not become a slow application.
 
+mod clean;
 mod date;
 mod line;
 mod writer;
@@ -22,6 +24,8 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Version};
+
+pub use clean::{referer_without_session, without_session};
 
 use crate::config;
 use crate::model::reason::{PinResult, Reason};
@@ -44,7 +48,7 @@ pub struct Record {
     pub host: Option<Box<str>>,
     /// As asked for.
     pub method: Method,
-    /// Path and query without session parameters; any bytes.
+    /// Path and query, any bytes; from [`without_session`].
     pub path: Box<[u8]>,
     /// Of the client's connection.
     pub protocol: Version,
@@ -72,7 +76,7 @@ pub struct Record {
     pub request_id: Option<HeaderValue>,
     /// `User-Agent`.
     pub user_agent: Option<HeaderValue>,
-    /// `Referer`, whose session parameters the caller has removed too.
+    /// `Referer`, from [`referer_without_session`].
     pub referer: Option<HeaderValue>,
 }
 
@@ -108,6 +112,7 @@ struct Shared {
 
 /// What travels to the thread.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every item is a record; a box would be an allocation per exchange")]
 enum Item {
     Record(Record),
     /// Look at the flags.
