@@ -1,0 +1,18 @@
+//! Integration tests: the real binary before real backends. One test binary, because each one links Pingora again.
+//!
+//! `tests/run` installs what they need (Tomcat, HAProxy) and runs them; plain `cargo test` works once that is there.
+// Helpers here are test code that clippy's `allow-*-in-tests` does not recognise: a panic is how they fail.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod client;
+mod cookies;
+mod deploy_tomcat;
+mod haproxy;
+mod harness;
+mod http;
+mod origin;
+mod process;
+mod shop;
+mod tidegate;
+mod tomcat;
+mod websocket;
