@@ -19,7 +19,7 @@ const NEW_USERS: usize = 20;
 /// Clients that never send the cookie back: they must be counted apart, and must not hold up the drain.
 const CRAWLERS: usize = 10;
 /// tidegate trusts its count one idle timeout after a start without history, so it cannot be the usual half hour.
-const IDLE_TIMEOUT: &str = "10s";
+const IDLE_TIMEOUT: &str = "12s";
 /// Idle timeout, confirmation time and a slow machine.
 const DRAINS: Duration = Duration::from_secs(60);
 
@@ -68,7 +68,7 @@ fn deploy(mode: &Mode, tomcats: &[Tomcat]) {
     let backend = |at: usize, name: &str| format!("{name}: \"{}\"", tomcats[at].address());
     let tidegate = Shop::new(mode.pin)
         .session(&format!("idle_timeout: {IDLE_TIMEOUT}"))
-        .session("confirm_within: 15s")
+        .session("confirm_within: 20s")
         .probed(&format!("{path}/health.jsp"))
         .release_of("v1", vec![backend(0, "a1"), backend(1, "a2")])
         .release_of("v2", vec![backend(2, "b1")])

@@ -117,6 +117,20 @@ fn a_paused_origin_accepts_and_stays_silent() {
 }
 
 #[test]
+fn a_held_request_is_answered_when_it_is_let_go() {
+    let origin = origin();
+    let browser = Browser::new(origin.port());
+    let mut tab = browser.tab();
+    let waiting = std::thread::spawn(move || tab.get("/hold").status);
+    wait_until_equal("the request arrived", Duration::from_secs(5), &1, || {
+        origin.requests_to("/hold").len()
+    });
+    assert!(!waiting.is_finished());
+    origin.let_go();
+    assert_eq!(waiting.join().unwrap(), 200);
+}
+
+#[test]
 fn bodies_arrive_whole_however_they_are_framed() {
     let origin = origin();
     let mut browser = Browser::new(origin.port());

@@ -7,7 +7,8 @@
 //! | path | does |
 //! |---|---|
 //! | `/`, `/page` | counts in the session, which is made if there is none |
-//! | `/peek`, `/slow` | touches the session if there is one, makes none |
+//! | `/peek` | touches the session if there is one, makes none |
+//! | `/hold` | the same, and answers only after [`Origin::let_go`] |
 //! | `/login` | renames the session (makes one if there is none) |
 //! | `/logout?path=` | ends the session and deletes the cookie, with another Path if told |
 //! | `/replace` | ends the session and makes another: deletion and new cookie in one answer |
@@ -22,6 +23,8 @@
 //!
 //! `ms=` on any of them delays the answer after the session was looked at.
 
+mod pages;
+
 use std::collections::HashMap;
 use std::io::{self, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -30,6 +33,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::pages::Reply;
 use crate::http::{self, Head, Unstated, query_value};
 use crate::process::{delay, free_port, wait_for_some};
 use crate::websocket::{self, Frame};
@@ -125,11 +129,44 @@ struct Shared {
     canned: Mutex<HashMap<String, String>>,
     health: AtomicU16,
     probes: AtomicUsize,
-    paused: Mutex<bool>,
-    resumed: Condvar,
+    running: Gate,
+    let_go: Gate,
     serving: AtomicBool,
     connections: Mutex<Vec<TcpStream>>,
     listener: Mutex<Option<TcpListener>>,
+}
+
+/// Where threads wait until it is open.
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn new(is_open: bool) -> Gate {
+        Gate {
+            is_open: Mutex::new(is_open),
+            opened: Condvar::new(),
+        }
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn close(&self) {
+        *self.is_open.lock().unwrap() = false;
+    }
+
+    fn wait(&self) {
+        let is_open = self.is_open.lock().unwrap();
+        drop(
+            self.opened
+                .wait_while(is_open, |is_open| !*is_open)
+                .unwrap(),
+        );
+    }
 }
 
 /// The running application. Ends on drop.
@@ -149,8 +186,8 @@ impl Origin {
             canned: Mutex::default(),
             health: AtomicU16::new(200),
             probes: AtomicUsize::new(0),
-            paused: Mutex::new(false),
-            resumed: Condvar::new(),
+            running: Gate::new(true),
+            let_go: Gate::new(false),
             serving: AtomicBool::new(false),
             connections: Mutex::default(),
             listener: Mutex::default(),
@@ -209,13 +246,17 @@ impl Origin {
 
     /// Accepts, stays silent.
     pub fn pause(&self) {
-        *self.shared.paused.lock().unwrap() = true;
+        self.shared.running.close();
     }
 
     /// Answers what has been waiting, and everything after it.
     pub fn resume(&self) {
-        *self.shared.paused.lock().unwrap() = false;
-        self.shared.resumed.notify_all();
+        self.shared.running.open();
+    }
+
+    /// Answers all requests for `/hold`, the waiting ones and those to come.
+    pub fn let_go(&self) {
+        self.shared.let_go.open();
     }
 
     /// What `/health` answers from now on.
@@ -251,10 +292,10 @@ impl Origin {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// Those whose target begins so.
-    pub fn requests_to(&self, target: &str) -> Vec<Recorded> {
+    /// Those for this path, whatever their query.
+    pub fn requests_to(&self, path: &str) -> Vec<Recorded> {
         let mut requests = self.requests();
-        requests.retain(|request| request.head.word(1).starts_with(target));
+        requests.retain(|request| request.head.word(1).split(['?', ';']).next() == Some(path));
         requests
     }
 
@@ -268,50 +309,23 @@ impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.close();
         self.resume();
-    }
-}
-
-struct Reply {
-    status: u16,
-    fields: Vec<(&'static str, String)>,
-    body: String,
-}
-
-impl Reply {
-    fn new(status: u16, body: impl Into<String>) -> Reply {
-        Reply {
-            status,
-            fields: Vec::new(),
-            body: body.into(),
-        }
-    }
-
-    fn with(mut self, name: &'static str, value: String) -> Reply {
-        self.fields.push((name, value));
-        self
-    }
-
-    fn write(&self, to: &mut impl Write, method: &str) -> io::Result<()> {
-        let mut text = format!("HTTP/1.1 {} Scripted\r\n", self.status);
-        for (name, value) in &self.fields {
-            text += &format!("{name}: {value}\r\n");
-        }
-        text += "Content-Type: text/plain\r\n";
-        text += &format!("Content-Length: {}\r\n\r\n", self.body.len());
-        if method != "HEAD" {
-            text += &self.body;
-        }
-        to.write_all(text.as_bytes())
+        self.let_go();
     }
 }
 
 impl Shared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         while let Ok((stream, _)) = listener.accept() {
-            let (Ok(kept), true) = (stream.try_clone(), self.serving.load(Ordering::SeqCst)) else {
+            let Ok(kept) = stream.try_clone() else {
                 return;
             };
-            self.connections.lock().unwrap().push(kept);
+            let mut connections = self.connections.lock().unwrap();
+            // Under the lock: `close` says so before it takes the lock to break what is there.
+            if !self.serving.load(Ordering::SeqCst) {
+                return;
+            }
+            connections.push(kept);
+            drop(connections);
             let shared = Arc::clone(self);
             std::thread::spawn(move || {
                 // A client or proxy that goes away is no news.
@@ -340,7 +354,6 @@ impl Shared {
                 out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             let body = http::read_body(&mut input, &head, Unstated::Empty)?;
-            self.wait_while_paused();
             let method = head.word(0).to_owned();
             let target = head.word(1).to_owned();
             let path = target.split(['?', ';']).next().unwrap_or_default();
@@ -356,6 +369,7 @@ impl Shared {
                 };
                 self.requests.lock().unwrap().push(recorded);
             }
+            self.running.wait();
             let canned = self.canned.lock().unwrap().get(path).cloned();
             match (canned, path) {
                 (Some(bytes), _) => out.write_all(bytes.as_bytes())?,
@@ -370,7 +384,10 @@ impl Shared {
                     if let Some(ms) = query_value(&target, "ms").and_then(|ms| ms.parse().ok()) {
                         delay(Duration::from_millis(ms));
                     }
-                    self.wait_while_paused();
+                    if path == "/hold" {
+                        self.let_go.wait();
+                    }
+                    self.running.wait();
                     reply.write(&mut out, &method)?;
                 }
             }
@@ -379,126 +396,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    fn wait_while_paused(&self) {
-        let paused = self.paused.lock().unwrap();
-        drop(self.resumed.wait_while(paused, |paused| *paused).unwrap());
-    }
-
-    fn reply(&self, path: &str, target: &str, head: &Head, body: &[u8]) -> Reply {
-        match path {
-            "/" | "/page" => self.page(head, target),
-            "/peek" | "/slow" => match self.known_session(head, target) {
-                Some(id) => Reply::new(200, self.describe(&id, "known")),
-                None => Reply::new(200, self.describe("none", "unknown")),
-            },
-            "/login" => self.login(head, target),
-            "/logout" => {
-                if let Some(id) = self.known_session(head, target) {
-                    self.sessions.lock().unwrap().remove(&id);
-                }
-                let path = query_value(target, "path").unwrap_or(&self.spec.cookie_path);
-                Reply::new(200, self.describe("none", "ended"))
-                    .with("Set-Cookie", self.spec.deletion(path))
-            }
-            "/replace" => {
-                if let Some(id) = self.known_session(head, target) {
-                    self.sessions.lock().unwrap().remove(&id);
-                }
-                let id = self.new_session(0);
-                Reply::new(200, self.describe(&id, "replaced"))
-                    .with("Set-Cookie", self.spec.deletion(&self.spec.cookie_path))
-                    .with("Set-Cookie", self.spec.set_cookie(&id))
-            }
-            "/redirect" => {
-                let to = query_value(target, "to").unwrap_or("/page");
-                Reply::new(302, "").with("Location", to.to_owned())
-            }
-            "/headers" => Reply::new(200, head.raw.clone()),
-            "/body" => Reply::new(200, String::from_utf8_lossy(body)),
-            "/status" => {
-                let code = query_value(target, "code").and_then(|code| code.parse().ok());
-                Reply::new(code.unwrap_or(500), self.describe("none", "status"))
-            }
-            "/health" => {
-                self.probes.fetch_add(1, Ordering::SeqCst);
-                Reply::new(self.health.load(Ordering::SeqCst), "health")
-            }
-            _ => Reply::new(404, "no such page"),
-        }
-    }
-
-    fn page(&self, head: &Head, target: &str) -> Reply {
-        if let Some(id) = self.known_session(head, target) {
-            let mut sessions = self.sessions.lock().unwrap();
-            if let Some(stay) = sessions.get_mut(&id) {
-                stay.counter += 1;
-            }
-            drop(sessions);
-            return Reply::new(200, self.describe(&id, "known"));
-        }
-        let id = self.new_session(1);
-        Reply::new(200, self.describe(&id, "new")).with("Set-Cookie", self.spec.set_cookie(&id))
-    }
-
-    /// Renames the session, with its counter.
-    fn login(&self, head: &Head, target: &str) -> Reply {
-        let old = self.known_session(head, target);
-        let stay = old.and_then(|id| self.sessions.lock().unwrap().remove(&id));
-        let id = self.new_session(stay.map_or(0, |stay| stay.counter));
-        Reply::new(200, self.describe(&id, "renamed")).with("Set-Cookie", self.spec.set_cookie(&id))
-    }
-
-    fn describe(&self, id: &str, session: &str) -> String {
-        let counter = self
-            .sessions
-            .lock()
-            .unwrap()
-            .get(id)
-            .map_or(0, |s| s.counter);
-        let OriginSpec {
-            release, backend, ..
-        } = &self.spec;
-        format!("release={release} backend={backend} id={id} session={session} counter={counter}\n")
-    }
-
-    /// The first id of the request that is in memory, touched; Tomcat too looks at every cookie of the name.
-    fn known_session(&self, head: &Head, target: &str) -> Option<String> {
-        let mut sessions = self.sessions.lock().unwrap();
-        self.purge(&mut sessions);
-        let from_cookies = head
-            .fields_named("cookie")
-            .flat_map(|value| value.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(name, _)| *name == self.spec.cookie)
-            .map(|(_, value)| value);
-        let path = target.split('?').next().unwrap_or_default();
-        let from_path = path.split(";jsessionid=").skip(1).take(1);
-        let id = from_cookies
-            .chain(from_path)
-            .find(|id| sessions.contains_key(*id))?;
-        sessions.get_mut(id)?.last_seen = Instant::now();
-        Some(id.to_owned())
-    }
-
-    fn new_session(&self, counter: u64) -> String {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).expect("the system has random bytes");
-        let mut id = format!("{:032X}", u128::from_be_bytes(random));
-        if let Some(route) = &self.spec.route {
-            id = format!("{id}.{route}");
-        }
-        let last_seen = Instant::now();
-        let mut sessions = self.sessions.lock().unwrap();
-        sessions.insert(id.clone(), Stay { counter, last_seen });
-        id
-    }
-
-    fn purge(&self, sessions: &mut HashMap<String, Stay>) {
-        if let Some(timeout) = self.spec.idle_timeout {
-            sessions.retain(|_, stay| stay.last_seen.elapsed() < timeout);
-        }
     }
 
     fn echo(
@@ -517,7 +414,7 @@ impl Shared {
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         )?;
         while let Frame::Text(text) = websocket::read(input)? {
-            self.wait_while_paused();
+            self.running.wait();
             self.known_session(head, head.word(1));
             websocket::write_text(out, &text, false)?;
         }

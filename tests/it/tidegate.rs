@@ -5,6 +5,7 @@
 //! token file are put before it, each unless the text has that top-level key itself.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -168,7 +169,7 @@ impl Tidegate {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut command = Command::new(binary());
         command
             .args(arguments)
             .arg("--admin")
@@ -296,7 +297,7 @@ impl Tidegate {
 pub fn check(yaml: &str) -> CommandResult {
     let scratch = Scratch::new("check");
     let file = scratch.write("tidegate.yaml", yaml);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let mut command = Command::new(binary());
     let output = command.arg("check").arg("-c").arg(file).output();
     let output = output.expect("the binary runs");
     CommandResult {
@@ -306,8 +307,15 @@ pub fn check(yaml: &str) -> CommandResult {
     }
 }
 
+/// The binary of this build, or the one that `TIDEGATE_BINARY` names: a release build, an installed package.
+fn binary() -> PathBuf {
+    std::env::var_os("TIDEGATE_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into())
+        .into()
+}
+
 fn launch(scratch: &Scratch) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let mut command = Command::new(binary());
     command
         .args(["run", "-c"])
         .arg(scratch.path().join("tidegate.yaml"))
@@ -349,7 +357,10 @@ fn json(answer: &Response) -> Value {
 
 /// A parsed `/metrics` page: the value of each series.
 #[derive(Debug, Default)]
-pub struct Metrics(BTreeMap<(String, BTreeMap<String, String>), f64>);
+pub struct Metrics(BTreeMap<Series, f64>);
+
+/// Name and labels.
+type Series = (String, BTreeMap<String, String>);
 
 impl Metrics {
     fn parse(text: &str) -> Metrics {
@@ -376,7 +387,7 @@ impl Metrics {
     }
 }
 
-fn parse_series(line: &str) -> Option<((String, BTreeMap<String, String>), f64)> {
+fn parse_series(line: &str) -> Option<(Series, f64)> {
     let (series, value) = line.rsplit_once(' ')?;
     let value = value.parse().ok()?;
     let Some((name, labels)) = series.split_once('{') else {

@@ -71,8 +71,8 @@ impl TomcatSpec {
 pub struct Tomcat {
     spec: TomcatSpec,
     port: u16,
+    process: Process, // before the scratch directory: it must end first
     scratch: Scratch,
-    process: Process,
 }
 
 /// Where the shop is that hands out cookies.
