@@ -329,7 +329,9 @@ impl Shared {
             let shared = Arc::clone(self);
             std::thread::spawn(move || {
                 // A client or proxy that goes away is no news.
-                shared.serve(stream).ok();
+                shared.serve(&stream).ok();
+                // `connections` has a handle too: dropping ours alone would not close the connection.
+                stream.shutdown(Shutdown::Both).ok();
             });
         }
     }
@@ -345,10 +347,10 @@ impl Shared {
         }
     }
 
-    fn serve(&self, stream: TcpStream) -> io::Result<()> {
+    fn serve(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut out = stream.try_clone()?;
-        let mut input = BufReader::new(stream);
+        let mut input = BufReader::new(stream.try_clone()?);
         while let Some(head) = Head::read(&mut input)? {
             if head.says("expect", "100-continue") {
                 out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;

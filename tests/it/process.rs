@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// How much of a log a failure shows: its last bytes.
-const LOG_TAIL: usize = 6_000;
+const LOG_TAIL: usize = 3_000;
 /// Ports below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes one
 /// between two lives of a backend.
 const FIRST_PORT: u16 = 12_000;

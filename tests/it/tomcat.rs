@@ -257,11 +257,13 @@ fn server_xml(scratch: &Scratch, spec: &TomcatSpec, port: u16) -> String {
         format!(
             r#"        <Context path="{path}" docBase="{shop}" cookies="{cookies}">
           <Manager pathname="" processExpiresFrequency="1"/>
+          <JarScanner scanClassPath="false"><JarScanFilter defaultTldScan="false" defaultPluggabilityScan="false"/></JarScanner>
         </Context>
 "#
         )
     };
     let contexts: String = spec.contexts.iter().map(context).collect();
+    // No jar holds anything for the shop: looking through them would take most of the start.
     // `backgroundProcessorDelay` and `processExpiresFrequency`: the manager's count is at most a second old.
     format!(
         r#"<Server port="-1">
