@@ -54,8 +54,7 @@ impl Response {
     /// The same as text; panics with the whole answer when it is not there.
     #[track_caller]
     pub fn word(&self, name: &str) -> String {
-        self.value(name)
-            .unwrap_or_else(|| panic!("no {name}= in {}\n{}", self.head.raw, self.text()))
+        self.value(name).unwrap_or_else(|| panic!("no {name}= in {}\n{}", self.head.raw, self.text()))
     }
 
     /// The values of all `Set-Cookie` fields whose cookie has this name.
@@ -87,9 +86,7 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Wire {
-            stream: BufReader::new(stream),
-        })
+        Ok(Wire { stream: BufReader::new(stream) })
     }
 
     /// Bounds every later read.
@@ -118,11 +115,7 @@ impl Wire {
             return Ok(None);
         };
         let bodiless = method == "HEAD" || matches!(status, 101 | 204 | 304);
-        let body = if bodiless {
-            Vec::new()
-        } else {
-            http::read_body(&mut self.stream, &head, Unstated::UntilClose)?
-        };
+        let body = if bodiless { Vec::new() } else { http::read_body(&mut self.stream, &head, Unstated::UntilClose)? };
         Ok(Some(Response { status, head, body }))
     }
 
@@ -131,12 +124,8 @@ impl Wire {
             let Some(head) = self.read_head()? else {
                 return Ok(None);
             };
-            let status: u16 = head.word(1).parse().map_err(|_| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("no status: {}", head.raw),
-                )
-            })?;
+            let status: u16 =
+                head.word(1).parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("no status: {}", head.raw)))?;
             if !(100..200).contains(&status) || status == 101 {
                 return Ok(Some((status, head)));
             }
@@ -235,10 +224,7 @@ impl Call {
     }
 
     fn write(&self, to: &mut impl Write, host: &str, jar: &Jar, secure: bool) -> io::Result<()> {
-        let mut head = format!(
-            "{} {} HTTP/1.1\r\nHost: {host}\r\n",
-            self.method, self.target
-        );
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
         let cookies = self.cookie.clone().unwrap_or_else(|| {
             let sent = jar.matching(host, &self.target, secure);
             let sent = sent.iter().filter(|c| !self.withheld.contains(&c.name));
@@ -278,14 +264,7 @@ pub struct Browser {
 impl Browser {
     /// A fresh browser without cookies that talks to this port on loopback.
     pub fn new(port: u16) -> Browser {
-        Browser {
-            port,
-            host: HOST.to_owned(),
-            secure: false,
-            jar: Arc::default(),
-            wire: None,
-            timeout: TIMEOUT,
-        }
+        Browser { port, host: HOST.to_owned(), secure: false, jar: Arc::default(), wire: None, timeout: TIMEOUT }
     }
 
     /// Asks for another host.
@@ -334,8 +313,7 @@ impl Browser {
     #[track_caller]
     pub fn send_or_panic(&mut self, call: Call) -> Response {
         let what = format!("{} {}", call.method, call.target);
-        self.send(call)
-            .unwrap_or_else(|error| panic!("{what}: no answer: {error}"))
+        self.send(call).unwrap_or_else(|error| panic!("{what}: no answer: {error}"))
     }
 
     /// Any call.
@@ -350,8 +328,7 @@ impl Browser {
             }
         }
         let wire = self.connect()?;
-        self.exchange(wire, &call)?
-            .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))
+        self.exchange(wire, &call)?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))
     }
 
     fn exchange(&mut self, mut wire: Wire, call: &Call) -> io::Result<Option<Response>> {
@@ -374,9 +351,7 @@ impl Browser {
     pub fn open(&mut self, call: &Call) -> io::Result<(Head, Wire)> {
         let mut wire = self.connect()?;
         self.write(&mut wire, call)?;
-        let (_, head) = wire.read_final_head()?.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer")
-        })?;
+        let (_, head) = wire.read_final_head()?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))?;
         self.take_cookies(&call.target, &head);
         Ok((head, wire))
     }
@@ -389,9 +364,7 @@ impl Browser {
             .field("Upgrade", "websocket")
             .field("Sec-WebSocket-Version", "13")
             .field("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-        let (head, wire) = self
-            .open(&call)
-            .unwrap_or_else(|error| panic!("{target}: no answer to the upgrade: {error}"));
+        let (head, wire) = self.open(&call).unwrap_or_else(|error| panic!("{target}: no answer to the upgrade: {error}"));
         assert_eq!(head.word(1), "101", "{}", head.raw);
         wire
     }
@@ -408,10 +381,7 @@ impl Browser {
 
     /// The value of a cookie.
     pub fn cookie(&self, name: &str) -> Option<String> {
-        self.cookies()
-            .into_iter()
-            .find(|cookie| cookie.name == name)
-            .map(|cookie| cookie.value)
+        self.cookies().into_iter().find(|cookie| cookie.name == name).map(|cookie| cookie.value)
     }
 
     /// Closes the kept connection.
@@ -445,8 +415,5 @@ impl Browser {
 }
 
 fn is_reset(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

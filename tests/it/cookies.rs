@@ -37,23 +37,10 @@ pub struct Jar {
 impl Jar {
     /// Takes one `Set-Cookie` value that came for a request to `host` and `target`.
     pub fn store(&mut self, host: &str, target: &str, secure_transport: bool, set_cookie: &str) {
-        self.store_at(
-            host,
-            target,
-            secure_transport,
-            set_cookie,
-            SystemTime::now(),
-        );
+        self.store_at(host, target, secure_transport, set_cookie, SystemTime::now());
     }
 
-    fn store_at(
-        &mut self,
-        host: &str,
-        target: &str,
-        secure_transport: bool,
-        set_cookie: &str,
-        now: SystemTime,
-    ) {
+    fn store_at(&mut self, host: &str, target: &str, secure_transport: bool, set_cookie: &str, now: SystemTime) {
         let Some(cookie) = parse(host, target, set_cookie, now) else {
             return;
         };
@@ -61,10 +48,7 @@ impl Jar {
             return; // "leave secure cookies alone": RFC 6265bis §5.7
         }
         let same = |kept: &Cookie| {
-            kept.name == cookie.name
-                && kept.domain == cookie.domain
-                && kept.host_only == cookie.host_only
-                && kept.path == cookie.path
+            kept.name == cookie.name && kept.domain == cookie.domain && kept.host_only == cookie.host_only && kept.path == cookie.path
         };
         let alive = cookie.expires.is_none_or(|at| at > now);
         match self.cookies.iter().position(same) {
@@ -85,9 +69,7 @@ impl Jar {
             .iter()
             .filter(|cookie| cookie.expires.is_none_or(|at| at > now))
             .filter(|cookie| secure_transport || !cookie.secure)
-            .filter(|cookie| {
-                cookie.domain == host || !cookie.host_only && is_below(host, &cookie.domain)
-            })
+            .filter(|cookie| cookie.domain == host || !cookie.host_only && is_below(host, &cookie.domain))
             .filter(|cookie| path_matches(path, &cookie.path))
             .collect();
         found.sort_by_key(|cookie| std::cmp::Reverse(cookie.path.len())); // stable: age decides within a length
@@ -163,37 +145,23 @@ fn default_path(target: &str) -> String {
 }
 
 fn path_matches(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 
 fn is_below(host: &str, domain: &str) -> bool {
-    host.strip_suffix(domain)
-        .is_some_and(|rest| rest.ends_with('.'))
+    host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
 }
 
 /// Reads the cookie dates that are met in practice: `Thu, 01 Jan 1970 00:00:10 GMT`, also with dashes.
 fn parse_date(text: &str) -> Option<SystemTime> {
-    let parts: Vec<&str> = text
-        .split([' ', '-', ',', ':'])
-        .filter(|part| !part.is_empty())
-        .collect();
+    let parts: Vec<&str> = text.split([' ', '-', ',', ':']).filter(|part| !part.is_empty()).collect();
     let &[_, day, month, year, hour, minute, second, ..] = parts.as_slice() else {
         return None;
     };
-    const MONTHS: [&str; 12] = [
-        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-    ];
-    let month = MONTHS
-        .iter()
-        .position(|name| month.to_ascii_lowercase().starts_with(name))? as u64
-        + 1;
+    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    let month = MONTHS.iter().position(|name| month.to_ascii_lowercase().starts_with(name))? as u64 + 1;
     let (day, year): (u64, u64) = (day.parse().ok()?, year.parse().ok()?);
-    let (hour, minute, second): (u64, u64, u64) = (
-        hour.parse().ok()?,
-        minute.parse().ok()?,
-        second.parse().ok()?,
-    );
+    let (hour, minute, second): (u64, u64, u64) = (hour.parse().ok()?, minute.parse().ok()?, second.parse().ok()?);
     let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
     let is_leap = leap_days(year) != leap_days(year - 1);
     const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
@@ -214,16 +182,9 @@ mod tests {
         for (at, set_cookie) in stored {
             jar.store("shop.test", at, false, set_cookie);
         }
-        let sent: Vec<String> = jar
-            .matching(host, target, false)
-            .iter()
-            .map(|cookie| format!("{}={}", cookie.name, cookie.value))
-            .collect();
-        assert_eq!(
-            sent.join("; "),
-            expected,
-            "after {stored:?}, to {host}{target}"
-        );
+        let sent: Vec<String> =
+            jar.matching(host, target, false).iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
+        assert_eq!(sent.join("; "), expected, "after {stored:?}, to {host}{target}");
     }
 
     #[test]
@@ -232,30 +193,15 @@ mod tests {
         check(&[("/", "A=1")], host, "/x", "A=1");
         check(&[("/", "A=1; Path=/")], "other.test", "/x", "");
         check(&[("/", "A=1; Path=/")], "sub.shop.test", "/x", "");
-        check(
-            &[("/", "A=1; Domain=shop.test")],
-            "sub.shop.test",
-            "/x",
-            "A=1",
-        );
+        check(&[("/", "A=1; Domain=shop.test")], "sub.shop.test", "/x", "A=1");
         check(&[("/", "A=1; Domain=.shop.test")], host, "/x", "A=1");
         check(&[("/", "A=1; Domain=evil.test")], host, "/x", "");
         check(&[("/a/b", "A=1")], host, "/a/c", "A=1");
         check(&[("/a/b", "A=1")], host, "/b", "");
         check(&[("/", "A=1; Path=/shop")], host, "/shopping", "");
         check(&[("/", "A=1; Path=/shop")], host, "/shop?x=/", "A=1");
-        check(
-            &[("/", "A=1"), ("/", "A=2; Path=/x")],
-            host,
-            "/x",
-            "A=2; A=1",
-        );
-        check(
-            &[("/", "A=1"), ("/", "B=1"), ("/", "A=3")],
-            host,
-            "/",
-            "A=3; B=1",
-        );
+        check(&[("/", "A=1"), ("/", "A=2; Path=/x")], host, "/x", "A=2; A=1");
+        check(&[("/", "A=1"), ("/", "B=1"), ("/", "A=3")], host, "/", "A=3; B=1");
         check(&[("/", "A=1; Secure")], host, "/", "");
     }
 
@@ -264,47 +210,14 @@ mod tests {
         let host = "shop.test";
         check(&[("/", "A=1"), ("/", "A=; Max-Age=0")], host, "/", "");
         check(&[("/", "A=1"), ("/", "A=; Max-Age=-1")], host, "/", "");
-        check(
-            &[("/", "A=1; Path=/"), ("/", "A=; Path=/x; Max-Age=0")],
-            host,
-            "/x",
-            "A=1",
-        );
-        check(
-            &[("/", "A=1"), ("/", "A=; Domain=shop.test; Max-Age=0")],
-            host,
-            "/",
-            "A=1",
-        );
+        check(&[("/", "A=1; Path=/"), ("/", "A=; Path=/x; Max-Age=0")], host, "/x", "A=1");
+        check(&[("/", "A=1"), ("/", "A=; Domain=shop.test; Max-Age=0")], host, "/", "A=1");
         let gone = "A=; Expires=Thu, 01 Jan 1970 00:00:10 GMT";
         check(&[("/", "A=1"), ("/", gone)], host, "/", "");
-        check(
-            &[("/", "A=1; Expires=Thu, 01-Jan-1970 00:00:10 GMT")],
-            host,
-            "/",
-            "",
-        );
-        check(
-            &[("/", "A=1; Expires=Fri, 31 Dec 2199 23:59:59 GMT")],
-            host,
-            "/",
-            "A=1",
-        );
-        check(
-            &[(
-                "/",
-                "A=1; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:10 GMT",
-            )],
-            host,
-            "/",
-            "A=1",
-        );
-        check(
-            &[("/", "A=1"), ("/", "A=; Max-Age=0"), ("/", "A=2")],
-            host,
-            "/",
-            "A=2",
-        );
+        check(&[("/", "A=1; Expires=Thu, 01-Jan-1970 00:00:10 GMT")], host, "/", "");
+        check(&[("/", "A=1; Expires=Fri, 31 Dec 2199 23:59:59 GMT")], host, "/", "A=1");
+        check(&[("/", "A=1; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:10 GMT")], host, "/", "A=1");
+        check(&[("/", "A=1"), ("/", "A=; Max-Age=0"), ("/", "A=2")], host, "/", "A=2");
     }
 
     #[test]
@@ -315,14 +228,8 @@ mod tests {
         };
         assert_eq!(seconds("Thu, 01 Jan 1970 00:00:10 GMT"), Some(10));
         assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(
-            seconds("Thu, 29 Feb 2024 00:00:00 GMT"),
-            Some(1_709_164_800)
-        );
-        assert_eq!(
-            seconds("Fri, 01 Mar 2024 00:00:00 GMT"),
-            Some(1_709_251_200)
-        );
+        assert_eq!(seconds("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
+        assert_eq!(seconds("Fri, 01 Mar 2024 00:00:00 GMT"), Some(1_709_251_200));
         assert_eq!(seconds("soon"), None);
     }
 }

@@ -35,11 +35,7 @@ impl HaProxy {
             process.assert_running();
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
-        HaProxy {
-            port,
-            _process: process,
-            _scratch: scratch,
-        }
+        HaProxy { port, _process: process, _scratch: scratch }
     }
 
     /// The port on loopback.

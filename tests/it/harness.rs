@@ -39,12 +39,7 @@ fn an_origin_never_takes_an_id_that_it_did_not_make() {
     assert_eq!(answer.set_cookies("JSESSIONID").len(), 1);
     let id = answer.word("id");
     let both = format!("JSESSIONID=invented; JSESSIONID={id}");
-    assert_eq!(
-        browser
-            .send_or_panic(Call::get("/").cookie(&both))
-            .number("counter"),
-        2
-    );
+    assert_eq!(browser.send_or_panic(Call::get("/").cookie(&both)).number("counter"), 2);
 }
 
 #[test]
@@ -70,12 +65,7 @@ fn an_origin_forgets_sessions_after_its_own_timeout() {
     let origin = Origin::start(spec);
     let mut browser = Browser::new(origin.port());
     browser.get("/");
-    wait_until_equal(
-        "the session is forgotten",
-        Duration::from_secs(5),
-        &0,
-        || origin.live_sessions().len(),
-    );
+    wait_until_equal("the session is forgotten", Duration::from_secs(5), &0, || origin.live_sessions().len());
     assert_eq!(browser.get("/").word("session"), "new");
 }
 
@@ -87,11 +77,7 @@ fn an_origin_restarts_empty_under_the_same_port() {
     origin.stop();
     assert!(browser.send(Call::get("/")).is_err());
     origin.listen();
-    assert_eq!(
-        browser.get("/").number("counter"),
-        2,
-        "a network that came back"
-    );
+    assert_eq!(browser.get("/").number("counter"), 2, "a network that came back");
     origin.restart();
     assert_eq!(browser.get("/").word("session"), "new");
     assert!(browser.send(Call::get("/die")).is_err());
@@ -104,8 +90,7 @@ fn a_paused_origin_accepts_and_stays_silent() {
     origin.pause();
     let mut wire = Wire::connect(origin.port()).unwrap();
     wire.set_timeout(Duration::from_millis(200)).unwrap();
-    wire.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    wire.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     assert!(wire.read_response("GET").is_err());
     origin.resume();
     wire.set_timeout(Duration::from_secs(10)).unwrap();
@@ -122,9 +107,7 @@ fn a_held_request_is_answered_when_it_is_let_go() {
     let browser = Browser::new(origin.port());
     let mut tab = browser.tab();
     let waiting = std::thread::spawn(move || tab.get("/hold").status);
-    wait_until_equal("the request arrived", Duration::from_secs(5), &1, || {
-        origin.requests_to("/hold").len()
-    });
+    wait_until_equal("the request arrived", Duration::from_secs(5), &1, || origin.requests_to("/hold").len());
     assert!(!waiting.is_finished());
     origin.let_go();
     assert_eq!(waiting.join().unwrap(), 200);
@@ -140,19 +123,10 @@ fn bodies_arrive_whole_however_they_are_framed() {
     assert_eq!(browser.send_or_panic(chunked).text(), text);
     assert_eq!(origin.requests_to("/body").len(), 2);
     let head = browser.get("/headers").text();
-    assert!(
-        head.starts_with("GET /headers HTTP/1.1\r\nHost: shop.test\r\n"),
-        "{head}"
-    );
-    origin.answer(
-        "/odd",
-        "HTTP/1.1 299 Odd\r\nX-Twice: 1\r\nX-Twice: 2\r\nContent-Length: 0\r\n\r\n",
-    );
+    assert!(head.starts_with("GET /headers HTTP/1.1\r\nHost: shop.test\r\n"), "{head}");
+    origin.answer("/odd", "HTTP/1.1 299 Odd\r\nX-Twice: 1\r\nX-Twice: 2\r\nContent-Length: 0\r\n\r\n");
     let odd = browser.get("/odd").expect_status(299);
-    assert_eq!(
-        odd.head.fields_named("x-twice").collect::<Vec<_>>(),
-        ["1", "2"]
-    );
+    assert_eq!(odd.head.fields_named("x-twice").collect::<Vec<_>>(), ["1", "2"]);
 }
 
 #[test]
@@ -190,18 +164,9 @@ fn a_browser_keeps_its_session_on_real_tomcats_behind_haproxy() {
         let again = user.get("/shop/index.jsp");
         assert_eq!(again.number("counter"), 3);
         assert_eq!(again.word("backend"), at.word("backend"));
-        assert!(
-            again
-                .word("id")
-                .ends_with(&format!(".{}", at.word("backend")))
-        );
+        assert!(again.word("id").ends_with(&format!(".{}", at.word("backend"))));
     }
-    let counted = || {
-        tomcats
-            .iter()
-            .map(|t| t.manager_sessions(SHOP))
-            .collect::<Vec<_>>()
-    };
+    let counted = || tomcats.iter().map(|t| t.manager_sessions(SHOP)).collect::<Vec<_>>();
     assert_eq!(counted(), [3, 3]);
     for user in &mut users {
         user.get("/shop/logout.jsp").expect_status(200);

@@ -25,17 +25,12 @@ impl Head {
         let mut raw = Vec::new();
         loop {
             let before = raw.len();
-            let read = from
-                .take((MAX_HEAD - before) as u64)
-                .read_until(b'\n', &mut raw)?;
+            let read = from.take((MAX_HEAD - before) as u64).read_until(b'\n', &mut raw)?;
             if read == 0 {
                 if raw.is_empty() {
                     return Ok(None);
                 }
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "closed within a head",
-                ));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed within a head"));
             }
             if matches!(&raw[before..], b"\r\n" | b"\n") {
                 if before == 0 {
@@ -51,10 +46,8 @@ impl Head {
         let raw = String::from_utf8_lossy(raw).into_owned();
         let mut lines = raw.lines();
         let start = lines.next().unwrap_or_default().to_owned();
-        let fields = lines
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-            .collect();
+        let fields =
+            lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
         Head { start, fields, raw }
     }
 
@@ -64,21 +57,13 @@ impl Head {
     }
 
     /// All fields of that name.
-    pub fn fields_named<'s, 'n>(
-        &'s self,
-        name: &'n str,
-    ) -> impl Iterator<Item = &'s str> + use<'s, 'n> {
-        self.fields
-            .iter()
-            .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+    pub fn fields_named<'s, 'n>(&'s self, name: &'n str) -> impl Iterator<Item = &'s str> + use<'s, 'n> {
+        self.fields.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// Is the comma-separated field of that name holding this word?
     pub fn says(&self, name: &str, word: &str) -> bool {
-        self.fields_named(name)
-            .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(word))
+        self.fields_named(name).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
     }
 
     /// The n-th word of the start line.
@@ -106,10 +91,7 @@ pub fn read_body(from: &mut impl BufRead, head: &Head, unstated: Unstated) -> io
         let length: u64 = length.parse().map_err(|_| bad("content-length"))?;
         from.take(length).read_to_end(&mut body)?;
         if (body.len() as u64) < length {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("closed after {} of {length} body bytes", body.len()),
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed after {} of {length} body bytes", body.len())));
         }
     } else if unstated == Unstated::UntilClose {
         from.read_to_end(&mut body)?;
@@ -158,10 +140,7 @@ pub fn write_chunked(to: &mut impl Write, body: &[u8], piece: usize) -> io::Resu
 fn read_line(from: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     if from.read_line(&mut line)? == 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "closed within a body",
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed within a body"));
     }
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -173,9 +152,5 @@ fn bad(what: &str) -> io::Error {
 /// A value of a query string, not decoded.
 pub fn query_value<'a>(target: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = target.split_once('?')?;
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }

@@ -91,19 +91,13 @@ impl OriginSpec {
     fn set_cookie(&self, value: &str) -> String {
         let domain = self.cookie_domain.as_ref();
         let domain = domain.map_or_else(String::new, |domain| format!("; Domain={domain}"));
-        format!(
-            "{}={value}; Path={}{domain}; HttpOnly",
-            self.cookie, self.cookie_path
-        )
+        format!("{}={value}; Path={}{domain}; HttpOnly", self.cookie, self.cookie_path)
     }
 
     fn deletion(&self, path: &str) -> String {
         let domain = self.cookie_domain.as_ref();
         let domain = domain.map_or_else(String::new, |domain| format!("; Domain={domain}"));
-        format!(
-            "{}=; Path={path}{domain}; Max-Age=0; Expires={DAY_ZERO}",
-            self.cookie
-        )
+        format!("{}=; Path={path}{domain}; Max-Age=0; Expires={DAY_ZERO}", self.cookie)
     }
 }
 
@@ -144,10 +138,7 @@ struct Gate {
 
 impl Gate {
     fn new(is_open: bool) -> Gate {
-        Gate {
-            is_open: Mutex::new(is_open),
-            opened: Condvar::new(),
-        }
+        Gate { is_open: Mutex::new(is_open), opened: Condvar::new() }
     }
 
     fn open(&self) {
@@ -161,11 +152,7 @@ impl Gate {
 
     fn wait(&self) {
         let is_open = self.is_open.lock().unwrap();
-        drop(
-            self.opened
-                .wait_while(is_open, |is_open| !*is_open)
-                .unwrap(),
-        );
+        drop(self.opened.wait_while(is_open, |is_open| !*is_open).unwrap());
     }
 }
 
@@ -192,11 +179,7 @@ impl Origin {
             connections: Mutex::default(),
             listener: Mutex::default(),
         };
-        let mut origin = Origin {
-            shared: Arc::new(shared),
-            port: free_port(),
-            acceptor: None,
-        };
+        let mut origin = Origin { shared: Arc::new(shared), port: free_port(), acceptor: None };
         origin.listen();
         origin
     }
@@ -227,9 +210,7 @@ impl Origin {
     /// Listens again on the same port with the same memory: a network that came back.
     pub fn listen(&mut self) {
         let port = self.port;
-        let bound = wait_for_some("the port can be bound", Duration::from_secs(5), || {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
-        });
+        let bound = wait_for_some("the port can be bound", Duration::from_secs(5), || TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
         let kept = bound.try_clone().expect("a socket can be duplicated");
         *self.shared.listener.lock().unwrap() = Some(kept);
         self.shared.serving.store(true, Ordering::SeqCst);
@@ -365,10 +346,7 @@ impl Shared {
                 _ => "/unknown",
             };
             if path != "/health" {
-                let recorded = Recorded {
-                    head: head.clone(),
-                    body: body.clone(),
-                };
+                let recorded = Recorded { head: head.clone(), body: body.clone() };
                 self.requests.lock().unwrap().push(recorded);
             }
             self.running.wait();
@@ -400,12 +378,7 @@ impl Shared {
         Ok(())
     }
 
-    fn echo(
-        &self,
-        head: &Head,
-        input: &mut BufReader<TcpStream>,
-        out: &mut TcpStream,
-    ) -> io::Result<()> {
+    fn echo(&self, head: &Head, input: &mut BufReader<TcpStream>, out: &mut TcpStream) -> io::Result<()> {
         if !head.says("upgrade", "websocket") {
             return Reply::new(426, "upgrade").write(out, "GET");
         }

@@ -31,29 +31,13 @@ pub struct Process {
 impl Process {
     /// Starts `command` with its output appended to `log`. Panics with the remedy when the program is missing.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Process {
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("the log file is writable");
+        let out = File::options().create(true).append(true).open(log).expect("the log file is writable");
         let err = out.try_clone().expect("a file handle can be duplicated");
-        command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         let child = command.spawn().unwrap_or_else(|error| {
-            panic!(
-                "{name}: {:?} did not start: {error}; `tests/run` installs what the tests need",
-                command.get_program()
-            )
+            panic!("{name}: {:?} did not start: {error}; `tests/run` installs what the tests need", command.get_program())
         });
-        Process {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-            ended: None,
-        }
+        Process { name: name.to_owned(), child, log: log.to_owned(), ended: None }
     }
 
     /// The process id as the operating system shows it.
@@ -64,17 +48,13 @@ impl Process {
     /// Sends a signal to the process alone, not to its group.
     pub fn signal(&self, signal: Signal) {
         assert!(self.ended.is_none(), "{}: has ended already", self.name);
-        kill_process(self.pid(), signal)
-            .unwrap_or_else(|error| panic!("{}: signal not sent: {error}", self.name));
+        kill_process(self.pid(), signal).unwrap_or_else(|error| panic!("{}: signal not sent: {error}", self.name));
     }
 
     /// How the process ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
-            self.ended = self
-                .child
-                .try_wait()
-                .expect("our own child can be waited for");
+            self.ended = self.child.try_wait().expect("our own child can be waited for");
         }
         self.ended
     }
@@ -86,12 +66,7 @@ impl Process {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{}: still running after {timeout:?}\n{}",
-                self.name,
-                self.log_tail()
-            );
+            assert!(Instant::now() < deadline, "{}: still running after {timeout:?}\n{}", self.name, self.log_tail());
             pause_briefly();
         }
     }
@@ -116,13 +91,7 @@ impl Process {
     /// Panics with the log when the process has ended; for loops that wait for something it should do.
     pub fn assert_running(&mut self) {
         if let Some(status) = self.ended() {
-            panic!(
-                "{}: ended with {:?} (signal {:?})\n{}",
-                self.name,
-                status.code(),
-                status.signal(),
-                self.log_tail()
-            );
+            panic!("{}: ended with {:?} (signal {:?})\n{}", self.name, status.code(), status.signal(), self.log_tail());
         }
     }
 
@@ -155,11 +124,7 @@ impl Drop for Process {
 pub fn log_tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     let from = text.len().saturating_sub(LOG_TAIL);
-    format!(
-        "--- {} ---\n{}",
-        path.display(),
-        String::from_utf8_lossy(&text[from..])
-    )
+    format!("--- {} ---\n{}", path.display(), String::from_utf8_lossy(&text[from..]))
 }
 
 /// A port that nobody listened on a moment ago. Another process may take it before the caller does:
@@ -175,10 +140,7 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!(
-        "no free port between {FIRST_PORT} and {}",
-        FIRST_PORT + PORTS
-    );
+    panic!("no free port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
 }
 
 /// Polls until `condition` holds; panics with `what` when it does not within `timeout`.
@@ -195,32 +157,21 @@ pub fn wait_for_some<T>(what: &str, timeout: Duration, mut find: impl FnMut() ->
         if let Some(found) = find() {
             return found;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {timeout:?} in vain until {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {timeout:?} in vain until {what}");
         pause_briefly();
     }
 }
 
 /// Polls until `read` gives `expected`; the failure shows what it gave last.
 #[track_caller]
-pub fn wait_until_equal<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    timeout: Duration,
-    expected: &T,
-    mut read: impl FnMut() -> T,
-) {
+pub fn wait_until_equal<T: PartialEq + std::fmt::Debug>(what: &str, timeout: Duration, expected: &T, mut read: impl FnMut() -> T) {
     let deadline = Instant::now() + timeout;
     loop {
         let seen = read();
         if seen == *expected {
             return;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {timeout:?} in vain until {what}: expected {expected:?}, last seen {seen:?}"
-        );
+        assert!(Instant::now() < deadline, "waited {timeout:?} in vain until {what}: expected {expected:?}, last seen {seen:?}");
         pause_briefly();
     }
 }
@@ -244,8 +195,7 @@ impl Scratch {
     pub fn new(name: &str) -> Scratch {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("tidegate-it-{}-{count}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("tidegate-it-{}-{count}-{name}", std::process::id()));
         fs::create_dir_all(&path).expect("the temporary directory is writable");
         Scratch(path)
     }
@@ -278,8 +228,5 @@ impl Drop for Scratch {
 
 /// Names of required programs that are not installed, so that a test can fail with the remedy.
 pub fn require_file(path: &str, debian_package: &str) {
-    assert!(
-        Path::new(path).exists(),
-        "{path} is missing: `tests/run` installs it, or `apt-get install {debian_package}`"
-    );
+    assert!(Path::new(path).exists(), "{path} is missing: `tests/run` installs it, or `apt-get install {debian_package}`");
 }

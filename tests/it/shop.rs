@@ -23,10 +23,7 @@ impl Shop {
     /// Pinned in that way, sessions by `JSESSIONID`, everything else as by default.
     pub fn new(pin: &str) -> Shop {
         Shop {
-            session: vec![
-                format!("pin: {pin}"),
-                "path_parameter: jsessionid".to_owned(),
-            ],
+            session: vec![format!("pin: {pin}"), "path_parameter: jsessionid".to_owned()],
             app: Vec::new(),
             probed: "/health".to_owned(),
             health: "interval: 100ms, timeout: 400ms, rise: 1, fall: 1".to_owned(),

@@ -74,22 +74,10 @@ impl Tidegate {
     fn try_start(yaml: &str) -> Result<Tidegate, String> {
         let scratch = Scratch::new("tidegate");
         let (port, admin_port) = (free_port(), free_port());
-        scratch.write(
-            "tidegate.yaml",
-            &whole_config(&scratch, yaml, port, admin_port),
-        );
+        scratch.write("tidegate.yaml", &whole_config(&scratch, yaml, port, admin_port));
         let process = launch(&scratch);
-        let mut started = Tidegate {
-            port,
-            admin_port,
-            process,
-            scratch,
-        };
-        if started.becomes_ready() {
-            Ok(started)
-        } else {
-            Err(started.process.log_tail())
-        }
+        let mut started = Tidegate { port, admin_port, process, scratch };
+        if started.becomes_ready() { Ok(started) } else { Err(started.process.log_tail()) }
     }
 
     fn becomes_ready(&mut self) -> bool {
@@ -129,11 +117,7 @@ impl Tidegate {
     pub fn start_again(&mut self) {
         assert!(self.process.ended().is_some(), "the old process still runs");
         self.process = launch(&self.scratch);
-        assert!(
-            self.becomes_ready(),
-            "not ready again\n{}",
-            self.process.log_tail()
-        );
+        assert!(self.becomes_ready(), "not ready again\n{}", self.process.log_tail());
     }
 
     /// SIGKILL, as a crash.
@@ -201,9 +185,7 @@ impl Tidegate {
         let token = std::fs::read_to_string(self.scratch.path().join("token"));
         let token = token.expect("tidegate made its token file at the first start");
         let call = call.field("Authorization", &format!("Bearer {}", token.trim()));
-        Browser::new(self.admin_port)
-            .with_host("127.0.0.1")
-            .send_or_panic(call)
+        Browser::new(self.admin_port).with_host("127.0.0.1").send_or_panic(call)
     }
 
     /// `/metrics`, parsed.
@@ -225,9 +207,7 @@ impl Tidegate {
     pub fn release_state(&self, app: &str, release: &str) -> String {
         let status = self.status(app);
         let state = status["releases"][release]["state"].as_str();
-        state
-            .unwrap_or_else(|| panic!("no state of {release} in {status}"))
-            .to_owned()
+        state.unwrap_or_else(|| panic!("no state of {release} in {status}")).to_owned()
     }
 
     /// The counts of a release.
@@ -249,18 +229,14 @@ impl Tidegate {
     pub fn backend(&self, app: &str, release: &str, backend: &str, field: &str) -> String {
         let status = self.status(app);
         let value = status["releases"][release]["backends"][backend][field].as_str();
-        value
-            .unwrap_or_else(|| panic!("no {field} of {backend} in {status}"))
-            .to_owned()
+        value.unwrap_or_else(|| panic!("no {field} of {backend} in {status}")).to_owned()
     }
 
     /// Waits for a release's state.
     #[track_caller]
     pub fn wait_for_state(&self, app: &str, release: &str, state: &str) {
         let what = format!("{app}/{release} is {state}");
-        wait_until_equal(&what, SOON, &state.to_owned(), || {
-            self.release_state(app, release)
-        });
+        wait_until_equal(&what, SOON, &state.to_owned(), || self.release_state(app, release));
     }
 
     /// Waits for a release's counts.
@@ -273,18 +249,9 @@ impl Tidegate {
 
     /// Waits for a field of a backend.
     #[track_caller]
-    pub fn wait_for_backend(
-        &self,
-        app: &str,
-        release: &str,
-        backend: &str,
-        field: &str,
-        value: &str,
-    ) {
+    pub fn wait_for_backend(&self, app: &str, release: &str, backend: &str, field: &str, value: &str) {
         let what = format!("{field} of {app}/{release}/{backend} is {value}");
-        wait_until_equal(&what, SOON, &value.to_owned(), || {
-            self.backend(app, release, backend, field)
-        });
+        wait_until_equal(&what, SOON, &value.to_owned(), || self.backend(app, release, backend, field));
     }
 
     /// Waits until the process has ended by itself.
@@ -309,9 +276,7 @@ pub fn check(yaml: &str) -> CommandResult {
 
 /// The binary of this build, or the one that `TIDEGATE_BINARY` names: a release build, an installed package.
 fn binary() -> PathBuf {
-    std::env::var_os("TIDEGATE_BINARY")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into())
-        .into()
+    std::env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into()).into()
 }
 
 fn launch(scratch: &Scratch) -> Process {
@@ -330,18 +295,12 @@ fn whole_config(scratch: &Scratch, yaml: &str, port: u16, admin_port: u16) -> St
     let ours = [
         ("server", "{grace_period: 5s, threads: 2}".to_owned()),
         ("listeners", format!("[{{address: \"127.0.0.1:{port}\"}}]")),
-        (
-            "admin",
-            format!("{{address: \"127.0.0.1:{admin_port}\", token_file: {folder}/token}}"),
-        ),
+        ("admin", format!("{{address: \"127.0.0.1:{admin_port}\", token_file: {folder}/token}}")),
         ("state", format!("{{directory: {folder}/state}}")),
     ];
     let mut text = String::new();
     for (key, value) in ours {
-        if !yaml
-            .lines()
-            .any(|line| line.starts_with(&format!("{key}:")))
-        {
+        if !yaml.lines().any(|line| line.starts_with(&format!("{key}:"))) {
             text += &format!("{key}: {value}\n");
         }
     }
@@ -350,9 +309,7 @@ fn whole_config(scratch: &Scratch, yaml: &str, port: u16, admin_port: u16) -> St
 
 #[track_caller]
 fn json(answer: &Response) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or_else(|error| {
-        panic!("not JSON ({error}): {}\n{}", answer.head.raw, answer.text())
-    })
+    serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}\n{}", answer.head.raw, answer.text()))
 }
 
 /// A parsed `/metrics` page: the value of each series.
@@ -364,20 +321,14 @@ type Series = (String, BTreeMap<String, String>);
 
 impl Metrics {
     fn parse(text: &str) -> Metrics {
-        let lines = text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         Metrics(lines.filter_map(parse_series).collect())
     }
 
     /// The sum over all series of that name (with its prefix) that have these labels among theirs; 0 if there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let series = self.0.iter().filter(|((n, has), _)| {
-            n == name
-                && labels
-                    .iter()
-                    .all(|(key, value)| has.get(*key).is_some_and(|v| v == value))
-        });
+        let series =
+            self.0.iter().filter(|((n, has), _)| n == name && labels.iter().all(|(key, value)| has.get(*key).is_some_and(|v| v == value)));
         series.map(|(_, value)| value).sum()
     }
 

@@ -47,16 +47,7 @@ impl TomcatSpec {
             release: release.to_owned(),
             backend: backend.to_owned(),
             session_timeout: 30,
-            contexts: vec![
-                Context {
-                    path: SHOP,
-                    cookies: true,
-                },
-                Context {
-                    path: COOKIELESS,
-                    cookies: false,
-                },
-            ],
+            contexts: vec![Context { path: SHOP, cookies: true }, Context { path: COOKIELESS, cookies: false }],
         }
     }
 
@@ -103,12 +94,7 @@ impl Tomcat {
         let scratch = Scratch::new(&format!("tomcat-{}", spec.backend));
         write_base(&scratch, &spec, port);
         let process = start_java(&scratch, &spec.backend);
-        Tomcat {
-            spec,
-            port,
-            scratch,
-            process,
-        }
+        Tomcat { spec, port, scratch, process }
     }
 
     /// The port on loopback.
@@ -133,9 +119,7 @@ impl Tomcat {
 
     fn manager(&self, target: &str) -> String {
         let call = Call::get(target).field("Authorization", CREDENTIALS);
-        let answer = Browser::new(self.port)
-            .with_host("localhost")
-            .send_or_panic(call);
+        let answer = Browser::new(self.port).with_host("localhost").send_or_panic(call);
         answer.expect_status(200).text()
     }
 
@@ -170,21 +154,12 @@ impl Tomcat {
             let process = &mut self.process;
             wait_for_some("Tomcat serves its health page", START, || {
                 process.assert_running();
-                browser
-                    .send(health.clone())
-                    .ok()
-                    .filter(|answer| answer.status == 200)
+                browser.send(health.clone()).ok().filter(|answer| answer.status == 200)
             });
-            let link = browser
-                .get(&format!("{context}/link.jsp"))
-                .expect_status(200);
+            let link = browser.get(&format!("{context}/link.jsp")).expect_status(200);
             let linked = link.text().trim().to_owned();
             let (_, id) = linked.split_once(";jsessionid=").unwrap_or((&linked, ""));
-            let id = if id.is_empty() {
-                String::new()
-            } else {
-                format!(";jsessionid={id}")
-            };
+            let id = if id.is_empty() { String::new() } else { format!(";jsessionid={id}") };
             for page in ["index.jsp", "login.jsp", "index.jsp"] {
                 browser.send_or_panic(Call::get(&format!("{context}/{page}{id}")));
             }
@@ -192,11 +167,7 @@ impl Tomcat {
             browser.get(&logout).expect_status(200);
             let expire = format!("/manager/text/expire?path={context}&idle=0");
             self.manager(&expire);
-            assert_eq!(
-                self.manager_sessions(context),
-                0,
-                "{context} after the warm-up"
-            );
+            assert_eq!(self.manager_sessions(context), 0, "{context} after the warm-up");
         }
     }
 }
@@ -204,27 +175,15 @@ impl Tomcat {
 fn start_java(scratch: &Scratch, backend: &str) -> Process {
     let base = scratch.path().display();
     let mut java = Command::new("/usr/bin/java");
-    java.args([
-        "-Xmx96m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-Xshare:auto",
-    ])
-    .arg("-Djava.security.egd=file:/dev/urandom")
-    .arg(format!("-Dcatalina.home={HOME}"))
-    .arg(format!("-Dcatalina.base={base}"))
-    .arg(format!("-Djava.io.tmpdir={base}/temp"))
-    .args([
-        "-cp",
-        &format!("{HOME}/bin/bootstrap.jar:{HOME}/bin/tomcat-juli.jar"),
-    ])
-    .args(["org.apache.catalina.startup.Bootstrap", "start"])
-    .current_dir(scratch.path());
-    Process::start(
-        &format!("tomcat {backend}"),
-        java,
-        &scratch.path().join("tomcat.log"),
-    )
+    java.args(["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
+        .arg("-Djava.security.egd=file:/dev/urandom")
+        .arg(format!("-Dcatalina.home={HOME}"))
+        .arg(format!("-Dcatalina.base={base}"))
+        .arg(format!("-Djava.io.tmpdir={base}/temp"))
+        .args(["-cp", &format!("{HOME}/bin/bootstrap.jar:{HOME}/bin/tomcat-juli.jar")])
+        .args(["org.apache.catalina.startup.Bootstrap", "start"])
+        .current_dir(scratch.path());
+    Process::start(&format!("tomcat {backend}"), java, &scratch.path().join("tomcat.log"))
 }
 
 fn write_base(scratch: &Scratch, spec: &TomcatSpec, port: u16) {
@@ -232,10 +191,7 @@ fn write_base(scratch: &Scratch, spec: &TomcatSpec, port: u16) {
         scratch.write(&format!("{folder}/.keep"), "");
     }
     let web_xml = std::fs::read_to_string(format!("{HOME}/etc/web.xml"));
-    scratch.write(
-        "conf/web.xml",
-        &web_xml.expect("Debian's web.xml is readable"),
-    );
+    scratch.write("conf/web.xml", &web_xml.expect("Debian's web.xml is readable"));
     scratch.write("conf/server.xml", &server_xml(scratch, spec, port));
     scratch.write(
         "conf/tomcat-users.xml",
@@ -283,12 +239,7 @@ fn server_xml(scratch: &Scratch, spec: &TomcatSpec, port: u16) -> String {
 }
 
 fn write_shop(scratch: &Scratch, spec: &TomcatSpec) {
-    let TomcatSpec {
-        release,
-        backend,
-        session_timeout,
-        ..
-    } = spec;
+    let TomcatSpec { release, backend, session_timeout, .. } = spec;
     scratch.write(
         "shop/WEB-INF/web.xml",
         &format!(
@@ -303,13 +254,9 @@ fn write_shop(scratch: &Scratch, spec: &TomcatSpec) {
   n = n == null ? 1 : n + 1;
   session.setAttribute("n", n);
 %>"#;
-    let line = format!(
-        "release={release} backend={backend} id=<%= session.getId() %> counter=<%= session.getAttribute(\"n\") %>\n"
-    );
+    let line = format!("release={release} backend={backend} id=<%= session.getId() %> counter=<%= session.getAttribute(\"n\") %>\n");
     let page = |header: &str, code: &str, text: &str| {
-        format!(
-            "<%@ page contentType=\"text/plain\" trimDirectiveWhitespaces=\"true\" {header}%>{code}{text}"
-        )
+        format!("<%@ page contentType=\"text/plain\" trimDirectiveWhitespaces=\"true\" {header}%>{code}{text}")
     };
     scratch.write("shop/index.jsp", &page("", count, &line));
     let rename = format!("<% request.changeSessionId(); %>{count}");

@@ -18,11 +18,7 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn new(status: u16, body: impl Into<String>) -> Reply {
-        Reply {
-            status,
-            fields: Vec::new(),
-            body: body.into(),
-        }
+        Reply { status, fields: Vec::new(), body: body.into() }
     }
 
     fn with(mut self, name: &'static str, value: String) -> Reply {
@@ -58,8 +54,7 @@ impl Shared {
                     self.sessions.lock().unwrap().remove(&id);
                 }
                 let path = query_value(target, "path").unwrap_or(&self.spec.cookie_path);
-                Reply::new(200, self.describe("none", "ended"))
-                    .with("Set-Cookie", self.spec.deletion(path))
+                Reply::new(200, self.describe("none", "ended")).with("Set-Cookie", self.spec.deletion(path))
             }
             "/replace" => {
                 if let Some(id) = self.known_session(head, target) {
@@ -110,15 +105,8 @@ impl Shared {
     }
 
     fn describe(&self, id: &str, session: &str) -> String {
-        let counter = self
-            .sessions
-            .lock()
-            .unwrap()
-            .get(id)
-            .map_or(0, |s| s.counter);
-        let OriginSpec {
-            release, backend, ..
-        } = &self.spec;
+        let counter = self.sessions.lock().unwrap().get(id).map_or(0, |s| s.counter);
+        let OriginSpec { release, backend, .. } = &self.spec;
         format!("release={release} backend={backend} id={id} session={session} counter={counter}\n")
     }
 
@@ -134,9 +122,7 @@ impl Shared {
             .map(|(_, value)| value);
         let path = target.split('?').next().unwrap_or_default();
         let from_path = path.split(";jsessionid=").skip(1).take(1);
-        let id = from_cookies
-            .chain(from_path)
-            .find(|id| sessions.contains_key(*id))?;
+        let id = from_cookies.chain(from_path).find(|id| sessions.contains_key(*id))?;
         sessions.get_mut(id)?.last_seen = Instant::now();
         Some(id.to_owned())
     }
