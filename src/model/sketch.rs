@@ -142,7 +142,8 @@ impl World {
         self.order(&change)
     }
 
-    fn parse(&mut self, text: &str) -> Change {
+    /// What such a command asks for.
+    pub fn parse(&mut self, text: &str) -> Change {
         let mut words: Vec<&str> = text.split_whitespace().collect();
         let force = words.iter().position(|word| *word == "--force").map(|at| words.remove(at)).is_some();
         let from = words.iter().position(|word| *word == "--from").map(|at| {
