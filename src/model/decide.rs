@@ -89,7 +89,7 @@ pub struct Forward {
     /// Whether the dead session id is taken out of the request: its user is moved.
     pub strip: bool,
     /// How the request's session stands with this backend.
-    pub standing: Footing,
+    pub footing: Footing,
 }
 
 /// How the request's session stands with the backend it goes to.
@@ -127,9 +127,9 @@ pub fn decide(app: &App, q: &Question<'_>) -> Decision {
         return dead(app, q, Some(backend), PinResult::Overridden);
     }
     if gate.admission() >= Admission::KnownSessions && !q.tried.contains(&slot) {
-        let forward = |reason, standing| {
+        let forward = |reason, footing| {
             let need = Admission::KnownSessions;
-            Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, standing })
+            Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, footing })
         };
         return match claim {
             Claim::Live => forward(Reason::Pinned, Footing::Live),
@@ -171,9 +171,8 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
         return (Some((slot, claim)), if expired { PinResult::Expired } else { PinResult::Valid });
     };
     // Where ledger and pin disagree, the later issued wins. Only a signed pin has a time.
-    let newer = pin.filter(|&(slot, issued, _, bound)| {
-        bound && slot != found.slot && issued.is_some_and(|at| at.as_secs() > found.pinned.as_secs())
-    });
+    let newer = pin
+        .filter(|&(slot, issued, _, bound)| bound && slot != found.slot && issued.is_some_and(|at| at.as_secs() > found.pinned.as_secs()));
     let agrees = match pin {
         None => none,
         Some((slot, ..)) if slot == found.slot => PinResult::Valid,
@@ -209,9 +208,9 @@ fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Dec
         Failover::Temporary => Reason::StandIn,
         Failover::Repin => Reason::Repinned,
     };
-    let standing = if claim == Claim::Live { Footing::Live } else { Footing::Unknown };
+    let footing = if claim == Claim::Live { Footing::Live } else { Footing::Unknown };
     let forward = |backend: &Arc<Backend>, need| {
-        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin: PinResult::Down, strip: false, standing })
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin: PinResult::Down, strip: false, footing })
     };
     if let Some(release) = app.release(&home.release) {
         let draw = draw(app, q);
@@ -224,7 +223,7 @@ fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Dec
         }
     }
     match newcomer(app, q, reason, PinResult::Down, false) {
-        Decision::Forward(forward) => Decision::Forward(Forward { standing, ..forward }),
+        Decision::Forward(forward) => Decision::Forward(Forward { footing, ..forward }),
         other => other,
     }
 }
@@ -235,7 +234,7 @@ fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult
         && let Some(backend) = release.pool.choose(app.settings.balance, &draw(app, q))
     {
         let (backend, need) = (Arc::clone(backend), Admission::Everyone);
-        return Decision::Forward(Forward { backend, need, reason: Reason::MovedWithin, pin, strip: true, standing: Footing::New });
+        return Decision::Forward(Forward { backend, need, reason: Reason::MovedWithin, pin, strip: true, footing: Footing::New });
     }
     newcomer(app, q, Reason::Moved, pin, true)
 }
@@ -244,7 +243,7 @@ fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult
 fn newcomer(app: &App, q: &Question<'_>, reason: Reason, pin: PinResult, strip: bool) -> Decision {
     let draw = draw(app, q);
     let forward = |backend: &Arc<Backend>, need, reason| {
-        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip, standing: Footing::New })
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip, footing: Footing::New })
     };
     if let Some(backend) = app.open.choose(app.settings.balance, &draw) {
         return forward(backend, Admission::Everyone, reason);

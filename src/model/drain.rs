@@ -114,9 +114,9 @@ impl Drain {
     /// A drain that begins now.
     pub fn new(id: u64, target: Target, owner: Owner, view: &View, now: Time) -> Drain {
         let backends = target.backends(view);
-        let (deadline, then) = backends.first().map_or((None, DrainThen::Keep), |(app, _)| {
-            (app.settings.drain.deadline.map(|after| now + after), app.settings.drain.then)
-        });
+        let (deadline, then) = backends
+            .first()
+            .map_or((None, DrainThen::Keep), |(app, _)| (app.settings.drain.deadline.map(|after| now + after), app.settings.drain.then));
         Drain {
             id,
             owner,

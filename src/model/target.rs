@@ -24,7 +24,11 @@ impl Target {
     /// A sentence that says which forms there are.
     pub fn parse(text: &str) -> Result<Target, String> {
         if let Some(host) = text.strip_prefix("host:") {
-            return if host.is_empty() { Err("host: needs an address, as in host:10.0.0.5".to_owned()) } else { Ok(Target::Host(host.to_owned())) };
+            return if host.is_empty() {
+                Err("host: needs an address, as in host:10.0.0.5".to_owned())
+            } else {
+                Ok(Target::Host(host.to_owned()))
+            };
         }
         let parts: Vec<&str> = text.split('/').collect();
         match parts.as_slice() {

@@ -4,8 +4,10 @@
 //! flight) lives behind `Arc`s that both share.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
+use super::admission::ReleaseState;
 use super::backend::Backend;
 use super::balance::Pool;
 use super::event::Owner;
@@ -17,7 +19,6 @@ use super::session_key::KeyedHash;
 use super::settings::{Match, Settings};
 use super::tally::{AppTally, ReleaseTally};
 use super::time::Time;
-use super::admission::ReleaseState;
 
 /// The snapshot.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +43,7 @@ impl View {
 }
 
 /// What a host and path prefix serves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct App {
     /// Unique.
     pub name: Arc<str>,
@@ -52,6 +53,8 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// Where session ids are looked for.
     pub names: Arc<SessionNames>,
+    /// The name of its pin cookie.
+    pub pin_cookie: Arc<str>,
     /// In the order in which they came; a promotion does not reorder them.
     pub releases: Vec<Arc<Release>>,
     /// The current release; `None` means by health.
@@ -62,6 +65,8 @@ pub struct App {
     pub backups: Pool,
     /// By slot; a removed backend leaves a gap.
     pub backends: Vec<Option<Arc<Backend>>>,
+    /// Slots by release and backend name.
+    pub by_name: HashMap<Arc<str>, HashMap<Box<str>, u32>>,
     /// By the suffix or prefix that the application or HAProxy writes.
     pub by_route: HashMap<Box<str>, u32>,
     /// Live sessions.
@@ -87,7 +92,7 @@ impl App {
 
     /// The slot of a backend by names.
     pub fn slot(&self, release: &str, backend: &str) -> Option<u32> {
-        self.release(release)?.backends.iter().find(|b| b.spec.name == backend).map(|b| b.slot)
+        self.by_name.get(release)?.get(backend).copied()
     }
 
     /// The newest release that takes new sessions: what `X-Tidegate-Current` says.
@@ -96,6 +101,13 @@ impl App {
             Some(name) => self.release(name),
             None => self.releases.iter().rev().find(|r| r.state.open()),
         }
+    }
+}
+
+impl fmt::Debug for App {
+    /// The name only: keys are secrets, and the ledger is long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -215,7 +215,8 @@ impl Control {
             let serve = Change::Intent { target: drain.target.clone(), intent: Intent::Serve, force: true };
             self.apply_locked(&mut inner, &serve, Owner::Operator, DrainOrder::default())?;
         }
-        let event = Event { at: now, owner: Owner::Operator, target: drain.target.to_string().into(), what: format!("drain d{id} cancelled") };
+        let event =
+            Event { at: now, owner: Owner::Operator, target: drain.target.to_string().into(), what: format!("drain d{id} cancelled") };
         self.record(&mut inner, event);
         Ok(drain)
     }
@@ -229,7 +230,11 @@ impl Control {
         let backends = target.backends(&self.view());
         if backends.is_empty() {
             let nearest = target.nearest(&self.view()).join(", ");
-            return Err(Refused { kind: RefusedKind::NotFound, what: format!("target '{target}' does not exist"), remedy: format!("nearest: {nearest}") });
+            return Err(Refused {
+                kind: RefusedKind::NotFound,
+                what: format!("target '{target}' does not exist"),
+                remedy: format!("nearest: {nearest}"),
+            });
         }
         let evicted = backends.iter().map(|(app, b)| app.ledger.evict(&[b.slot], idle, usize::MAX, now)).sum();
         self.note(Owner::Operator, &target.to_string(), format!("{evicted} sessions evicted"));

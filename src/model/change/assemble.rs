@@ -8,7 +8,7 @@ use crate::model::admission::ReleaseState;
 use crate::model::backend::{Backend, Live};
 use crate::model::balance::Pool;
 use crate::model::event::Owner;
-use crate::model::identity::SessionNames;
+use crate::model::identity::{SessionNames, pin_cookie_name};
 use crate::model::ledger::Ledger;
 use crate::model::pin::Keyring;
 use crate::model::routes::Routes;
@@ -19,7 +19,7 @@ use crate::model::time::Time;
 use crate::model::view::{App, Release};
 
 /// An app that appears, with the secrets that the shell keeps for it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewApp {
     /// As configured.
     pub spec: AppSpec,
@@ -63,7 +63,9 @@ impl Draft {
             open: Pool::default(),
             backups: Pool::default(),
             backends: Vec::new(),
+            by_name: HashMap::new(),
             by_route: HashMap::new(),
+            pin_cookie: pin_cookie_name(&spec.name).into(),
             ledger: Arc::new(Ledger::new(session.into(), self.now)),
             keyring: Arc::clone(&new.keyring),
             hash: Arc::clone(&new.hash),
@@ -93,6 +95,7 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
         app.ledger.register(slot, &live.counts);
         let max_connections = backend.max_connections.or(app.settings.limits.max_connections);
         let backend = Arc::new(Backend { slot, release: Arc::clone(&name), spec: Arc::new(backend.clone()), max_connections, live });
+        app.by_name.entry(Arc::clone(&name)).or_default().insert(backend.spec.name.as_str().into(), slot);
         app.by_route.insert(backend.spec.route.as_str().into(), slot);
         app.backends.push(Some(Arc::clone(&backend)));
         backends.push(backend);
@@ -105,7 +108,7 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
         owner,
         promoted: state.open().then_some(now),
         staged_at_run_time: state == ReleaseState::Staged,
-        path: spec.path.as_deref().filter(|path| *path != "/").map(Into::into),
+        path: spec.path.as_deref().map(Into::into),
         backends,
         pool,
         tally: Arc::new(ReleaseTally::default()),
@@ -139,7 +142,10 @@ impl App {
 pub(super) fn clash(app: &App, spec: &ReleaseSpec) -> Option<Refused> {
     let conflict = |what: String, remedy: &str| Some(Refused::new(RefusedKind::Conflict, what, remedy));
     if app.release(&spec.name).is_some() {
-        return conflict(format!("release '{}/{}' exists already", app.name, spec.name), "releases are immutable: choose another name, or remove the old one first");
+        return conflict(
+            format!("release '{}/{}' exists already", app.name, spec.name),
+            "releases are immutable: choose another name, or remove the old one first",
+        );
     }
     if spec.backends.is_empty() {
         return Some(Refused::new(RefusedKind::Invalid, format!("release '{}' has no backend", spec.name), "add --backend NAME=ADDRESS"));

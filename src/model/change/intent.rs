@@ -27,7 +27,11 @@ impl Draft {
             let live: u64 = backends.iter().map(|(_, b)| b.live.counts.live()).sum();
             if live > 0 {
                 let what = format!("target '{target}': {live} live sessions");
-                return Err(Refused::new(RefusedKind::Conflict, what, format!("drain it first (tidegate drain {target} --wait), or --force")));
+                return Err(Refused::new(
+                    RefusedKind::Conflict,
+                    what,
+                    format!("drain it first (tidegate drain {target} --wait), or --force"),
+                ));
             }
         }
         let same = backends.iter().all(|(_, b)| b.live.gate.read().intent == intent);
@@ -49,7 +53,12 @@ impl Draft {
         let conflict = |what: String, remedy: String| Err(Refused::new(RefusedKind::Conflict, what, remedy));
         let others = found.releases.iter().filter(|r| r.state.open() && &*r.name != release).count();
         let to = match (intent, state) {
-            (Intent::Drain, s) if s.emptying() || s.gone() => return Ok(()),
+            // The drain that runs, or a new one where the former was cancelled.
+            (Intent::Drain, s) if s.emptying() => {
+                self.applied.drains.push(target.clone());
+                return Ok(());
+            }
+            (Intent::Drain, s) if s.gone() => return Ok(()),
             (Intent::Drain, ReleaseState::ByHealth) if others > 0 => ReleaseState::Draining,
             (Intent::Drain, s) if s.open() => {
                 let what = format!("release '{target}' takes the new sessions");
@@ -62,9 +71,14 @@ impl Draft {
                 return conflict(what, format!("a release returns to service by promotion: tidegate promote {app} {release}"));
             }
             (Intent::Maintain, _) => {
-                return conflict(format!("'{target}' is a release"), format!("stop it (tidegate stop {target}), or maintain its backends one by one"));
+                return conflict(
+                    format!("'{target}' is a release"),
+                    format!("stop it (tidegate stop {target}), or maintain its backends one by one"),
+                );
             }
-            (Intent::Drain, _) => return conflict(format!("release '{target}' is {}", state.as_str()), "it has no session to drain".to_owned()),
+            (Intent::Drain, _) => {
+                return conflict(format!("release '{target}' is {}", state.as_str()), "it has no session to drain".to_owned());
+            }
         };
         let (now, owner) = (self.now, self.owner);
         let mut next = App::clone(&found);

@@ -23,7 +23,7 @@ use super::view::{App, View};
 pub use assemble::NewApp;
 
 /// What is to change.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Change {
     /// Apps appear, as read from the file at startup.
     Load(Vec<NewApp>),

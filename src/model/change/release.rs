@@ -1,5 +1,7 @@
 //! Releases come, are promoted, drain, stop and are forgotten.
 
+use std::sync::Arc;
+
 use super::assemble::{add_release, clash};
 use super::{Draft, Refused, RefusedKind, no_release};
 use crate::model::admission::{Health, ReleaseState};
@@ -27,7 +29,11 @@ impl Draft {
         let (index, app) = self.find(name)?;
         let Some(current) = app.current.clone() else {
             let what = format!("app '{name}' has 'current: by_health'");
-            return Err(Refused::new(RefusedKind::Conflict, what, "its backends' health endpoints decide; set 'current:' to a release to promote"));
+            return Err(Refused::new(
+                RefusedKind::Conflict,
+                what,
+                "its backends' health endpoints decide; set 'current:' to a release to promote",
+            ));
         };
         let wanted = app.release(release).ok_or_else(|| no_release(&app, release))?;
         // The same promotion again is no change, whatever `from` says: a pipeline may be run twice.
@@ -106,11 +112,14 @@ impl Draft {
         }
         let slots: Vec<u32> = found.backends.iter().map(|b| b.slot).collect();
         let (now, owner) = (self.now, self.owner);
-        self.applied.evict.push((app.clone(), slots));
+        self.applied.evict.push((Arc::clone(&app), slots));
         self.applied.superseded.push(Target::Release(name.to_owned(), release.to_owned()));
         let mut app = App::clone(&app);
         app.edit(release, |r| (r.state, r.since, r.owner) = (ReleaseState::Stopped, now, owner));
-        self.event(format!("{name}/{release}"), if sessions > 0 { format!("stopped; {sessions} sessions evicted") } else { "stopped".to_owned() });
+        self.event(
+            format!("{name}/{release}"),
+            if sessions > 0 { format!("stopped; {sessions} sessions evicted") } else { "stopped".to_owned() },
+        );
         self.replace(index, app);
         Ok(())
     }
@@ -128,11 +137,15 @@ impl Draft {
             return conflict(format!("release '{target}' is {}", found.state.as_str()), "wait until it is drained, or stop it first");
         }
         if found.in_flight() > 0 {
-            return conflict(format!("release '{target}': {} exchanges are still under way", found.in_flight()), "try again when they have ended");
+            return conflict(
+                format!("release '{target}': {} exchanges are still under way", found.in_flight()),
+                "try again when they have ended",
+            );
         }
         let slots: Vec<u32> = found.backends.iter().map(|b| b.slot).collect();
         let mut app = App::clone(&app);
         app.releases.retain(|r| &*r.name != release);
+        app.by_name.remove(release);
         app.by_route.retain(|_, slot| !slots.contains(slot));
         for place in app.backends.iter_mut().filter(|b| b.as_ref().is_some_and(|b| slots.contains(&b.slot))) {
             *place = None;
@@ -159,7 +172,8 @@ fn healthy(app: &App, release: &Release) -> Result<(), Refused> {
     if release.backends.iter().any(|b| b.spec.weight > 0 && up(b.live.gate.read().health)) {
         return Ok(());
     }
-    let states: Vec<String> = release.backends.iter().map(|b| format!("{} is {}", b.spec.name, b.live.gate.read().health.as_str())).collect();
+    let states: Vec<String> =
+        release.backends.iter().map(|b| format!("{} is {}", b.spec.name, b.live.gate.read().health.as_str())).collect();
     let what = format!("release '{}/{}' has no healthy backend: {}", app.name, release.name, states.join(", "));
     Err(Refused::new(RefusedKind::Conflict, what, "start it and wait for a passing probe, or --force"))
 }

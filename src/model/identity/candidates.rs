@@ -30,13 +30,6 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Just this value, if it is usable.
-    pub fn one(value: &'a [u8]) -> Candidates<'a> {
-        let mut one = Candidates::default();
-        one.add(value);
-        one
-    }
-
     /// The values.
     pub fn as_slice(&self) -> &[&'a [u8]] {
         self.values.get(..self.len).unwrap_or_default()

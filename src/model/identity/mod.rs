@@ -18,7 +18,7 @@ pub use cookie_date::parse_cookie_date;
 pub use cookie_edit::{CookieEdit, CookieField, Prefixed, edit_cookies, insert_prefix};
 pub use news::{Deletion, NewId, News, news};
 pub use parameter::{path_parameter, query_parameter, without_path_parameter, without_query_parameter};
-pub use pin_cookie::{Beside, PIN_COOKIE_PREFIX, delete_pin_cookie, pin_cookie_name, set_pin_cookie};
+pub use pin_cookie::{MAX_DOMAIN_BYTES, PIN_COOKIE_PREFIX, PinAttributes, delete_pin_cookie, pin_cookie_name, set_pin_cookie};
 pub use request::{Identity, identify};
 pub use route::{route_suffix, split_prefix};
 pub use set_cookie::{SameSite, Scope, SetCookie};

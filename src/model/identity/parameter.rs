@@ -90,6 +90,7 @@ mod tests {
         check("/shop%3bjsessionid=A", &[], "/shop%3bjsessionid=A");
         check("jsessionid=A", &[], "jsessionid=A");
         check(";jsessionid=A", &["A"], "");
+        check("jsessionid=A;jsessionid=B", &["B"], "jsessionid=A");
         check("/a;;jsessionid=A;/b", &["A"], "/a;;/b");
         check("/a;jsessionid=A=B", &["A=B"], "/a");
         check("", &[], "");

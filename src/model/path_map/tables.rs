@@ -162,6 +162,7 @@ fn hosts_with_ports_and_brackets_are_compared_whole() {
     check("localhost:8080", "127.0.0.1:80", "http://localhost/shop-v42", "http://localhost/shop-v42");
     check("localhost:8080", "127.0.0.1:80", "http://127.0.0.1:/shop-v42", "http://localhost:8080/shop");
     check("", "", "http:///shop-v42", "http:///shop-v42");
+    check("", "127.0.0.1:80", "http://127.0.0.1/shop-v42", "http://127.0.0.1/shop-v42");
 }
 
 #[test]

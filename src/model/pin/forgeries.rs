@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::model::identity::{PinAttributes, SameSite};
 use crate::model::time::Time;
 use crate::model::xorshift::Xorshift;
 
@@ -16,7 +17,7 @@ fn ring(keys: &[(&'static str, &'static [u8])]) -> Keyring {
 }
 
 fn pin(binding: Option<[u8; 16]>) -> Pin<'static> {
-    Pin { release: "v42", backend: "b1", binding, issued: ISSUED, seen: SEEN }
+    Pin { release: "v42", backend: "b1", binding, issued: ISSUED, seen: SEEN, attributes: PinAttributes::default() }
 }
 
 /// A pin whose signature is right and whose payload is `payload`.
@@ -41,6 +42,28 @@ fn a_pin_reads_as_it_was_signed() {
         }
     }
     assert!(ring.sign("shop", &pin(ring.binding(b"session"))).len() <= 72);
+}
+
+#[test]
+fn a_refreshed_pin_keeps_its_attributes_and_its_time_of_issue() {
+    let (before, now) = (ring(&[OLD]), ring(&[NEW, OLD]));
+    let full = "d".repeat(64);
+    for same_site in [None, Some(SameSite::Strict), Some(SameSite::Lax), Some(SameSite::None)] {
+        for domain in [None, Some("example.com"), Some(full.as_str())] {
+            for expires in [None, Some(Time::from_secs(1_800_000_000))] {
+                let secure = expires.is_some();
+                let attributes = PinAttributes { domain, same_site, secure, partitioned: !secure, expires };
+                let first = Pin { release: &full, backend: &full, attributes, ..pin(before.binding(b"session")) };
+                let read = now.verify("shop", before.sign("shop", &first).as_bytes()).expect("our own pin");
+                assert_eq!(read.attributes(), attributes);
+                let later = SEEN + Duration::from_secs(600);
+                let value = now.sign("shop", &read.refreshed(later, &now, Some(b"session")));
+                let again = now.verify("shop", value.as_bytes()).expect("our own pin");
+                assert_eq!((again.attributes(), again.issued, again.seen, again.key), (attributes, ISSUED, later, 0));
+                assert!(now.is_bound(&again, b"session"));
+            }
+        }
+    }
 }
 
 #[test]
@@ -98,7 +121,8 @@ fn what_was_not_signed_for_this_app_is_no_pin() {
         ("a signature without payload", format!("1k2.{mac_only}"), BadSignature),
         ("fifteen octets", format!("1k2.{}", URL_SAFE_NO_PAD.encode([0_u8; 15])), Malformed),
         ("zeros", format!("1k2.{}", "A".repeat(80)), BadSignature),
-        ("the longest possible", format!("1k2.{}", "A".repeat(229)), Malformed),
+        ("the longest possible", format!("1k2.{}", "A".repeat(323)), BadSignature),
+        ("one octet longer", format!("1k2.{}", "A".repeat(324)), Malformed),
         ("4 KiB", format!("1k2.{}", "A".repeat(4096)), Malformed),
         ("a megabyte", format!("1k2.{}", "A".repeat(1 << 20)), Malformed),
         ("HAProxy's", "tomcat1~abc".into(), Malformed),
@@ -108,8 +132,10 @@ fn what_was_not_signed_for_this_app_is_no_pin() {
         ("F5's", "1677787402.36895.0000".into(), Malformed),
         ("a JWT", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln".into(), Malformed),
         ("signed: nothing", payload(b""), Malformed),
-        ("signed: unknown flags", payload(&[&[2], &times[..], &[1], b"rb"].concat()), Malformed),
+        ("signed: unknown flags", payload(&[&[128], &times[..], &[1], b"rb"].concat()), Malformed),
         ("signed: bound, but cut", payload(&[1, 2, 3]), Malformed),
+        ("signed: a domain that is not there", payload(&[&[32], &times[..], &[1], b"rb"].concat()), Malformed),
+        ("signed: an expiry that is not there", payload(&[&[64], &times[..], &[1], b"rb"].concat()), Malformed),
         ("signed: no time", payload(&[0, 0, 0]), Malformed),
         ("signed: no names", payload(&[&[0], &times[..]].concat()), Malformed),
         ("signed: no release", payload(&[&[0], &times[..], &[0], b"b"].concat()), Malformed),

@@ -106,15 +106,8 @@ impl Keyring {
         let found = self.keys.iter().enumerate().find(|(_, key)| key.id.as_bytes() == id);
         let (position, key) = found.ok_or(PinFault::UnknownKey)?;
         key.mac_of(app, payload).verify_truncated_left(mac).map_err(|_| PinFault::BadSignature)?;
-        let read = wire::decode(payload).ok_or(PinFault::Malformed)?;
-        Ok(VerifiedPin {
-            release: read.release,
-            backend: read.backend,
-            binding: read.binding,
-            issued: read.issued,
-            seen: read.seen,
-            key: position,
-        })
+        let pin = wire::decode(payload).ok_or(PinFault::Malformed)?;
+        Ok(VerifiedPin { key: position, ..pin })
     }
 
     /// What binds a pin that is signed now to the session `id`.

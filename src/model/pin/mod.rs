@@ -11,6 +11,8 @@ use std::time::Duration;
 pub use keyring::{Keyring, KeyringFault, MAX_KEY_ID_BYTES, MIN_SECRET_BYTES};
 pub use wire::MAX_NAME_BYTES;
 
+use super::identity::{PinAttributes, SameSite};
+use super::reason::PinResult;
 use super::time::Time;
 
 /// A pin to be signed.
@@ -26,6 +28,8 @@ pub struct Pin<'a> {
     pub issued: Time,
     /// When the client was last seen, as of the last refresh. Kept in whole seconds.
     pub seen: Time,
+    /// Of the cookie that carries the pin, so that a refresh can repeat them.
+    pub attributes: PinAttributes<'a>,
 }
 
 /// A pin whose signature holds. The names are copies on the stack, at most 64 bytes each.
@@ -39,8 +43,13 @@ pub struct VerifiedPin {
     pub issued: Time,
     /// As in [`Pin`].
     pub seen: Time,
-    /// Which key of the keyring signed it. Not the first: refresh it.
-    pub key: usize,
+    domain: Option<wire::Name>,
+    same_site: Option<SameSite>,
+    secure: bool,
+    partitioned: bool,
+    expires: Option<Time>,
+    /// Which key of the keyring signed it.
+    key: usize,
 }
 
 /// Why a value is no pin.
@@ -56,10 +65,10 @@ pub enum PinFault {
 
 impl PinFault {
     /// The label `result` of `tidegate_pins_total`.
-    pub fn result(self) -> &'static str {
+    pub fn result(self) -> PinResult {
         match self {
-            PinFault::Malformed | PinFault::BadSignature => "forged",
-            PinFault::UnknownKey => "unknown",
+            PinFault::Malformed | PinFault::BadSignature => PinResult::Forged,
+            PinFault::UnknownKey => PinResult::Unknown,
         }
     }
 }
@@ -73,6 +82,27 @@ impl VerifiedPin {
     /// The backend's name.
     pub fn backend(&self) -> &str {
         self.backend.as_str()
+    }
+
+    /// The attributes its cookie was set with.
+    pub fn attributes(&self) -> PinAttributes<'_> {
+        PinAttributes {
+            domain: self.domain.as_ref().map(wire::Name::as_str),
+            same_site: self.same_site,
+            secure: self.secure,
+            partitioned: self.partitioned,
+            expires: self.expires,
+        }
+    }
+
+    /// The same pin with another last-seen, to be signed again with the first key. `session_id` must be the one it [is
+    /// bound](Keyring::is_bound) to, if it is bound: another key binds differently.
+    pub fn refreshed(&self, now: Time, keyring: &Keyring, session_id: Option<&[u8]>) -> Pin<'_> {
+        let binding = match session_id {
+            Some(id) if self.binding.is_some() => keyring.binding(id),
+            _ => self.binding,
+        };
+        Pin { release: self.release(), backend: self.backend(), binding, issued: self.issued, seen: now, attributes: self.attributes() }
     }
 
     /// Whether the client should get a fresh pin: this one's last-seen is older than a tenth of the idle timeout, or an old key
