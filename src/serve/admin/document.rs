@@ -96,6 +96,7 @@ pub(super) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
         deadline: drain.deadline.map(rfc3339),
         ended: ended(progress.ended),
         verdict: (!drain.state.runs()).then(|| drain.state.as_str().to_owned()),
+        deadline_in_seconds: drain.deadline.map(|at| at.since(now).as_secs()),
         then: then_name(drain.then).to_owned(),
         sessions: api::Sessions {
             live: remaining,
