@@ -9,13 +9,13 @@
 
 mod client;
 mod cookies;
-// mod deploy_tomcat; // needs the proxy: uncomment when it lands
+mod deploy_tomcat; // needs the proxy: uncomment when it lands
 mod haproxy;
 mod harness;
 mod http;
 mod origin;
 mod process;
-// mod scenarios; // needs the proxy: uncomment when it lands
+mod scenarios; // needs the proxy: uncomment when it lands
 mod shop;
 mod tidegate;
 mod tomcat;
