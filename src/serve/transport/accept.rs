@@ -54,12 +54,7 @@ where
     P::CTX: Send + Sync,
 {
     let mut draining = shared.stop.drain_watch();
-    let mut accepting = Accepting {
-        listener,
-        shared,
-        pause: None,
-        quiet_until: None,
-    };
+    let mut accepting = Accepting { listener, shared, pause: None, quiet_until: None };
     tokio::select! {
         () = raised(&mut draining) => {}
         () = accepting.until_dropped() => {}
@@ -152,13 +147,8 @@ fn accept_now(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 }
 
 /// One connection, from its first byte to its last. Each protocol's future is boxed: an idle connection pays only for its own.
-async fn serve<P>(
-    shared: Arc<Shared<P>>,
-    tcp: TcpStream,
-    peer: SocketAddr,
-    certificates: Option<Arc<Certificates>>,
-    _counted: Counted,
-) where
+async fn serve<P>(shared: Arc<Shared<P>>, tcp: TcpStream, peer: SocketAddr, certificates: Option<Arc<Certificates>>, _counted: Counted)
+where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
@@ -184,10 +174,7 @@ async fn serve<P>(
     }
 }
 
-async fn handshake(
-    certificates: &Certificates,
-    tcp: TcpStream,
-) -> Result<SslStream<TcpStream>, Box<dyn std::error::Error + Send + Sync>> {
+async fn handshake(certificates: &Certificates, tcp: TcpStream) -> Result<SslStream<TcpStream>, Box<dyn std::error::Error + Send + Sync>> {
     let mut tls = SslStream::new(certificates.handshake()?, tcp)?;
     tls.accept().await?;
     Ok(tls)

@@ -12,8 +12,7 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::ssl::{
-    AlpnError, NameType, Ssl, SslAcceptor, SslAcceptorBuilder, SslContext, SslMethod,
-    SslSessionCacheMode, SslVersion, select_next_proto,
+    AlpnError, NameType, Ssl, SslAcceptor, SslAcceptorBuilder, SslContext, SslMethod, SslSessionCacheMode, SslVersion, select_next_proto,
 };
 use openssl::x509::{X509, X509Ref};
 
@@ -90,9 +89,7 @@ impl Certificates {
         let (path, key) = spec.certificates.first().ok_or(CertificateError::None)?;
         let mut entry = Pair::read(path, key.as_deref())?.builder()?;
         entry.set_servername_callback(move |ssl, _alert| {
-            let index = ssl
-                .servername(NameType::HOST_NAME)
-                .and_then(|name| names.find(name));
+            let index = ssl.servername(NameType::HOST_NAME).and_then(|name| names.find(name));
             if let Some(context) = index.and_then(|i| contexts.get(i))
                 && let Err(e) = ssl.set_ssl_context(context)
             {
@@ -100,10 +97,7 @@ impl Certificates {
             }
             Ok(())
         });
-        Ok(Certificates {
-            entry: entry.build().into_context(),
-            facts,
-        })
+        Ok(Certificates { entry: entry.build().into_context(), facts })
     }
 
     /// What was loaded, in the order of the configuration.
@@ -143,10 +137,7 @@ impl Names {
     fn find(&self, name: &str) -> Option<usize> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let parent = || name.split_once('.').map(|(_, parent)| parent);
-        self.exact
-            .get(&name)
-            .or_else(|| self.wildcard.get(parent()?))
-            .copied()
+        self.exact.get(&name).or_else(|| self.wildcard.get(parent()?)).copied()
     }
 }
 
@@ -160,16 +151,14 @@ struct Pair {
 impl Pair {
     fn read(certificate: &Path, key: Option<&Path>) -> Result<Pair, CertificateError> {
         let pem = read(certificate)?;
-        let chain = X509::stack_from_pem(&pem)
-            .map_err(|e| unusable(certificate, format!("no certificate in PEM form: {e}")))?;
+        let chain = X509::stack_from_pem(&pem).map_err(|e| unusable(certificate, format!("no certificate in PEM form: {e}")))?;
         let Some(leaf) = chain.first() else {
             return Err(unusable(certificate, "no certificate in it".to_owned()));
         };
         let facts = CertificateFacts {
             path: certificate.to_owned(),
             names: names_of(leaf),
-            not_after: seconds(leaf)
-                .map_err(|e| unusable(certificate, format!("unreadable end date: {e}")))?,
+            not_after: seconds(leaf).map_err(|e| unusable(certificate, format!("unreadable end date: {e}")))?,
         };
         let key_path = key.unwrap_or(certificate);
         let key_pem = if key.is_some() { read(key_path)? } else { pem };
@@ -191,9 +180,7 @@ impl Pair {
             builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
             // Tickets resume sessions; a cache in our memory on top would only cost.
             builder.set_session_cache_mode(SslSessionCacheMode::OFF);
-            builder.set_alpn_select_callback(|_ssl, offered| {
-                select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::NOACK)
-            });
+            builder.set_alpn_select_callback(|_ssl, offered| select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::NOACK));
             let mut chain = self.chain.iter();
             if let Some(leaf) = chain.next() {
                 builder.set_certificate(leaf)?;
@@ -209,34 +196,21 @@ impl Pair {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    std::fs::read(path).map_err(|source| CertificateError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read(path).map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
 }
 
 fn unusable(path: &Path, what: String) -> CertificateError {
-    CertificateError::Unusable {
-        path: path.to_owned(),
-        what,
-    }
+    CertificateError::Unusable { path: path.to_owned(), what }
 }
 
 fn names_of(leaf: &X509Ref) -> Vec<String> {
-    let alternative: Vec<String> = leaf
-        .subject_alt_names()
-        .into_iter()
-        .flatten()
-        .filter_map(|name| name.dnsname().map(str::to_ascii_lowercase))
-        .collect();
+    let alternative: Vec<String> =
+        leaf.subject_alt_names().into_iter().flatten().filter_map(|name| name.dnsname().map(str::to_ascii_lowercase)).collect();
     if !alternative.is_empty() {
         return alternative;
     }
     let common = leaf.subject_name().entries_by_nid(Nid::COMMONNAME);
-    common
-        .filter_map(|entry| entry.data().to_string().ok())
-        .map(|name| name.to_ascii_lowercase())
-        .collect()
+    common.filter_map(|entry| entry.data().to_string().ok()).map(|name| name.to_ascii_lowercase()).collect()
 }
 
 fn seconds(leaf: &X509Ref) -> Result<i64, ErrorStack> {
@@ -254,12 +228,7 @@ mod tests {
 
     fn check(name: &str, expected: Option<usize>) {
         let mut names = Names::default();
-        let listed = [
-            "shop.example.com",
-            "*.example.com",
-            "*.shop.example.com",
-            "shop.example.com",
-        ];
+        let listed = ["shop.example.com", "*.example.com", "*.shop.example.com", "shop.example.com"];
         for (index, listed) in listed.iter().enumerate() {
             names.add(listed, index);
         }
@@ -280,9 +249,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let spec = TlsSpec {
-            certificates: vec![("/nowhere/shop.pem".into(), None)],
-        };
+        let spec = TlsSpec { certificates: vec![("/nowhere/shop.pem".into(), None)] };
         let error = Certificates::load(&spec).unwrap_err().to_string();
         assert!(error.contains("/nowhere/shop.pem"), "{error}");
     }

@@ -44,11 +44,7 @@ enum Line {
 impl HeadWatch {
     /// A new head is awaited, whole by `deadline`.
     pub(super) fn begin(&mut self, deadline: Instant) {
-        self.reading = Some(Reading {
-            deadline,
-            line: Line::Before,
-            alarm: None,
-        });
+        self.reading = Some(Reading { deadline, line: Line::Before, alarm: None });
         self.beyond = false;
     }
 
@@ -99,11 +95,7 @@ impl HeadWatch {
             return Poll::Pending;
         };
         let deadline = reading.deadline;
-        reading
-            .alarm
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)))
-            .as_mut()
-            .poll(cx)
+        reading.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
     }
 
     /// Whether something of the awaited head has come: then the client is owed a word (408), otherwise it is only idle.

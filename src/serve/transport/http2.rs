@@ -9,12 +9,8 @@ use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{
-    H2Accept, HttpSession, default_h2_options, handshake,
-};
-use pingora_core::protocols::{
-    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream,
-};
+use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
+use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream};
 use pingora_proxy::ProxyHttp;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -44,10 +40,7 @@ where
     let stream: Stream = sock;
     // From Pingora's defaults: they bound header lists and streams (CVE-2026-105297).
     let options = shared.proxy.h2_options().unwrap_or_else(default_h2_options);
-    let preface = timeout(
-        shared.options.header_timeout,
-        handshake(stream, Some(options)),
-    );
+    let preface = timeout(shared.options.header_timeout, handshake(stream, Some(options)));
     let mut connection = match preface.await {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => return log::debug!("HTTP/2: {e}"),
@@ -96,9 +89,7 @@ where
             Ok(Some(H2Accept::Rejected)) => {
                 malformed += 1;
                 if malformed >= MALFORMED_STREAMS {
-                    return log::warn!(
-                        "HTTP/2 connection closed after {malformed} malformed requests"
-                    );
+                    return log::warn!("HTTP/2 connection closed after {malformed} malformed requests");
                 }
             }
             Ok(None) => return,

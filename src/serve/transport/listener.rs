@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::certificates::{
-    CertificateError, CertificateFacts, Certificates, SharedCertificates, TlsSpec,
-};
+use super::certificates::{CertificateError, CertificateFacts, Certificates, SharedCertificates, TlsSpec};
 
 /// Connections the kernel holds for us while we are busy. It cuts this to `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 65_535;
@@ -69,10 +67,7 @@ impl BoundListener {
     /// An unusable certificate, or an address that cannot be bound.
     pub fn bind(spec: &ListenerSpec) -> Result<BoundListener, ListenError> {
         let certificates = load(spec)?;
-        let failed = |source| ListenError::Bind {
-            address: spec.address,
-            source,
-        };
+        let failed = |source| ListenError::Bind { address: spec.address, source };
         let socket = listen(spec.address).map_err(failed)?;
         BoundListener::new(socket, spec.address, certificates).map_err(failed)
     }
@@ -84,17 +79,10 @@ impl BoundListener {
     /// An unusable certificate, or a socket that refuses its options.
     pub fn adopt(spec: &ListenerSpec, socket: TcpListener) -> Result<BoundListener, ListenError> {
         let certificates = load(spec)?;
-        BoundListener::new(socket, spec.address, certificates).map_err(|source| ListenError::Bind {
-            address: spec.address,
-            source,
-        })
+        BoundListener::new(socket, spec.address, certificates).map_err(|source| ListenError::Bind { address: spec.address, source })
     }
 
-    fn new(
-        socket: TcpListener,
-        asked: SocketAddr,
-        certificates: Option<SharedCertificates>,
-    ) -> io::Result<BoundListener> {
+    fn new(socket: TcpListener, asked: SocketAddr, certificates: Option<SharedCertificates>) -> io::Result<BoundListener> {
         socket.set_nonblocking(true)?;
         // On Linux accepted sockets inherit these from the listening one: four system calls saved per connection.
         sockopt::set_tcp_nodelay(&socket, true)?;
@@ -103,12 +91,7 @@ impl BoundListener {
         sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
         sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
         let address = socket.local_addr()?;
-        Ok(BoundListener {
-            socket,
-            certificates,
-            asked,
-            address,
-        })
+        Ok(BoundListener { socket, certificates, asked, address })
     }
 
     /// Where it really listens: the port is never 0.
@@ -186,10 +169,7 @@ impl ListenerHandle {
     /// An unusable certificate; then nothing has changed. A plain-text listener ignores the call.
     pub fn replace_certificates(&self, spec: &TlsSpec) -> Result<(), ListenError> {
         if let Some(shared) = &self.certificates {
-            let loaded = Certificates::load(spec).map_err(|source| ListenError::Certificate {
-                address: self.asked,
-                source,
-            })?;
+            let loaded = Certificates::load(spec).map_err(|source| ListenError::Certificate { address: self.asked, source })?;
             shared.store(Arc::new(loaded));
         }
         Ok(())
@@ -200,10 +180,7 @@ fn load(spec: &ListenerSpec) -> Result<Option<SharedCertificates>, ListenError> 
     let Some(tls) = &spec.tls else {
         return Ok(None);
     };
-    let loaded = Certificates::load(tls).map_err(|source| ListenError::Certificate {
-        address: spec.address,
-        source,
-    })?;
+    let loaded = Certificates::load(tls).map_err(|source| ListenError::Certificate { address: spec.address, source })?;
     Ok(Some(Arc::new(arc_swap::ArcSwap::from_pointee(loaded))))
 }
 
@@ -237,10 +214,7 @@ mod tests {
 
     #[test]
     fn an_accepted_socket_inherits_nodelay_and_keepalive() {
-        let spec = ListenerSpec {
-            address: "[::1]:0".parse().unwrap(),
-            tls: None,
-        };
+        let spec = ListenerSpec { address: "[::1]:0".parse().unwrap(), tls: None };
         let listener = BoundListener::bind(&spec).unwrap();
         let client = std::net::TcpStream::connect(listener.address()).unwrap();
         listener.socket.set_nonblocking(false).unwrap();
@@ -253,10 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_handle_does_not_keep_the_socket_open() {
-        let spec = ListenerSpec {
-            address: "127.0.0.1:0".parse().unwrap(),
-            tls: None,
-        };
+        let spec = ListenerSpec { address: "127.0.0.1:0".parse().unwrap(), tls: None };
         let listener = BoundListener::bind(&spec).unwrap().open().unwrap();
         let handle = listener.handle();
         assert!(handle.socket().is_some());

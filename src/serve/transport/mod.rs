@@ -98,11 +98,7 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    let shared = Arc::new(Shared {
-        proxy,
-        options,
-        stop,
-    });
+    let shared = Arc::new(Shared { proxy, options, stop });
     let open: Vec<_> = {
         let _within = runtime.enter();
         let open = listeners.into_iter().map(BoundListener::open);

@@ -17,11 +17,7 @@ use super::sock::Sock;
 use super::stop::raised;
 
 /// Serves until the connection ends. Returns it instead when its first bytes are HTTP/2's.
-pub(super) async fn serve<P>(
-    shared: &Arc<Shared<P>>,
-    mut sock: Box<Sock>,
-    accepted: Instant,
-) -> Option<Box<Sock>>
+pub(super) async fn serve<P>(shared: &Arc<Shared<P>>, mut sock: Box<Sock>, accepted: Instant) -> Option<Box<Sock>>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,

@@ -17,8 +17,7 @@ use openssl::ssl::SslRef;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, SslStream};
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -40,8 +39,7 @@ const WRITE_BUFFER: usize = 4096;
 const LAST_READS: Duration = Duration::from_secs(1);
 
 /// Told to a client whose head did not come in time, before the connection is closed.
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// A client connection.
 pub struct Sock {
@@ -181,9 +179,7 @@ impl Sock {
     }
 
     fn is_cut(&self, cx: &Context<'_>) -> bool {
-        self.tunnel
-            .get()
-            .is_some_and(|tunnel| tunnel.cut_for_client(cx))
+        self.tunnel.get().is_some_and(|tunnel| tunnel.cut_for_client(cx))
     }
 
     fn poll_drain_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -230,11 +226,7 @@ impl Sock {
 }
 
 impl AsyncRead for Sock {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.is_cut(cx) {
             return Poll::Ready(Ok(())); // end of file: the tunnel ends as if the client had closed
@@ -256,10 +248,7 @@ impl AsyncRead for Sock {
                 this.unread = Vec::new();
             }
         }
-        if this
-            .head
-            .observe(buf.filled().get(before..).unwrap_or_default())
-        {
+        if this.head.observe(buf.filled().get(before..).unwrap_or_default()) {
             return this.overdue(cx);
         }
         Poll::Ready(Ok(()))
@@ -267,11 +256,7 @@ impl AsyncRead for Sock {
 }
 
 impl AsyncWrite for Sock {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_cut(cx) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -385,10 +370,7 @@ impl Peek for Sock {}
 
 impl GetTimingDigest for Sock {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        vec![Some(TimingDigest {
-            established_ts: self.established,
-            ..TimingDigest::default()
-        })]
+        vec![Some(TimingDigest { established_ts: self.established, ..TimingDigest::default() })]
     }
 }
 
@@ -406,10 +388,7 @@ impl GetSocketDigest for Sock {
 
 impl fmt::Debug for Sock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sock")
-            .field("fd", &self.id())
-            .field("tls", &self.is_tls())
-            .finish()
+        f.debug_struct("Sock").field("fd", &self.id()).field("tls", &self.is_tls()).finish()
     }
 }
 
@@ -448,9 +427,7 @@ mod tests {
     async fn bytes_leave_whole_and_in_order_however_the_socket_takes_them() {
         let (mut sock, mut client) = pair().await;
         rustix::net::sockopt::set_socket_send_buffer_size(sock.wire.tcp(), 2048).unwrap();
-        let sizes = [
-            3000, 1, 2_000, 4096, 9, 16_384, 4_000, 97, 70_000, 0, 4095, 2,
-        ];
+        let sizes = [3000, 1, 2_000, 4096, 9, 16_384, 4_000, 97, 70_000, 0, 4095, 2];
         let lengths = sizes.iter().cycle().take(sizes.len() * 40);
         let mut expected = Vec::new();
         let mut pieces = Vec::new();

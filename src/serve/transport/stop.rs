@@ -37,10 +37,7 @@ pub struct StopTimes {
 
 impl Default for StopTimes {
     fn default() -> StopTimes {
-        StopTimes {
-            linger: Duration::from_millis(300),
-            grace_period: Duration::from_secs(30),
-        }
+        StopTimes { linger: Duration::from_millis(300), grace_period: Duration::from_secs(30) }
     }
 }
 
@@ -60,10 +57,7 @@ pub enum Stopped {
 
 impl Stop {
     /// Nothing is being stopped yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "two Stops are never the same stop"
-    )]
+    #[expect(clippy::new_without_default, reason = "two Stops are never the same stop")]
     pub fn new() -> Stop {
         Stop(Arc::new(State {
             draining: AtomicBool::new(false),
@@ -109,10 +103,7 @@ impl Stop {
         };
         match timeout_at(end, everybody).await {
             Ok(()) => Stopped::Done,
-            Err(_) => Stopped::Cut {
-                connections: state.connections.now(),
-                exchanges: exchanges(),
-            },
+            Err(_) => Stopped::Cut { connections: state.connections.now(), exchanges: exchanges() },
         }
     }
 
@@ -185,10 +176,7 @@ pub(super) struct Counted {
 impl Counted {
     fn new(stop: &Stop, count: fn(&State) -> &Count) -> Counted {
         count(&stop.0).now.fetch_add(1, Ordering::AcqRel);
-        Counted {
-            stop: stop.clone(),
-            count,
-        }
+        Counted { stop: stop.clone(), count }
     }
 }
 
@@ -204,10 +192,7 @@ impl Drop for Counted {
 mod tests {
     use super::*;
 
-    const TIMES: StopTimes = StopTimes {
-        linger: Duration::from_millis(300),
-        grace_period: Duration::from_secs(30),
-    };
+    const TIMES: StopTimes = StopTimes { linger: Duration::from_millis(300), grace_period: Duration::from_secs(30) };
 
     #[tokio::test(start_paused = true)]
     async fn with_nobody_there_a_stop_takes_no_time() {
@@ -236,10 +221,7 @@ mod tests {
         let stop = Stop::new();
         let _busy = stop.count_connection();
         let begin = Instant::now();
-        let cut = Stopped::Cut {
-            connections: 1,
-            exchanges: 2,
-        };
+        let cut = Stopped::Cut { connections: 1, exchanges: 2 };
         assert_eq!(stop.run(TIMES, || 2).await, cut);
         assert_eq!(begin.elapsed(), TIMES.grace_period);
     }

@@ -63,10 +63,7 @@ impl Tunnel {
 
     /// For `peer.options.custom_l4`. Pingora applies no connect timeout to it, so it is given here.
     pub fn connector(&self, timeout: Option<Duration>) -> Arc<dyn L4Connect + Send + Sync> {
-        Arc::new(Connector {
-            gate: self.gate.clone(),
-            timeout,
-        })
+        Arc::new(Connector { gate: self.gate.clone(), timeout })
     }
 
     /// For `peer.group_key`: no other request may ever get this connection, nor this request a pooled one.
@@ -124,9 +121,7 @@ impl TunnelHandle {
 
 impl fmt::Debug for TunnelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TunnelHandle")
-            .field("closed", &self.is_closed())
-            .finish()
+        f.debug_struct("TunnelHandle").field("closed", &self.is_closed()).finish()
     }
 }
 
@@ -137,9 +132,7 @@ struct Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("tunnel::Connector")
-            .field("timeout", &self.timeout)
-            .finish()
+        f.debug_struct("tunnel::Connector").field("timeout", &self.timeout).finish()
     }
 }
 
@@ -151,22 +144,14 @@ impl L4Connect for Connector {
         };
         let connecting = TcpStream::connect(inet);
         let connected = match self.timeout {
-            Some(limit) => tokio::time::timeout(limit, connecting)
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            Some(limit) => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             None => connecting.await,
         };
         let tcp = connected.map_err(|e| {
             let kind = connect_error(&e);
             Error::because(kind, format!("connecting to {address}"), e)
         })?;
-        Ok(L4Stream::from(VirtualSocketStream::new(Box::new(
-            Guarded {
-                tcp,
-                held: true,
-                gate: self.gate.clone(),
-            },
-        ))))
+        Ok(L4Stream::from(VirtualSocketStream::new(Box::new(Guarded { tcp, held: true, gate: self.gate.clone() }))))
     }
 }
 
@@ -175,13 +160,9 @@ fn connect_error(e: &io::Error) -> ErrorType {
     match e.kind() {
         io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
         io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-            ErrorType::ConnectNoRoute
-        }
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
         // Out of ports, or forbidden to us: not the backend's fault.
-        io::ErrorKind::AddrNotAvailable
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::AddrInUse => ErrorType::InternalError,
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied | io::ErrorKind::AddrInUse => ErrorType::InternalError,
         _ => ErrorType::ConnectError,
     }
 }
@@ -202,11 +183,7 @@ impl Guarded {
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.is_cut(cx) {
             return Poll::Ready(Ok(()));
@@ -219,11 +196,7 @@ impl AsyncRead for Guarded {
 }
 
 impl AsyncWrite for Guarded {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_cut(cx) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -274,9 +247,6 @@ fn keep_alive(tcp: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
 
 impl fmt::Debug for Guarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded")
-            .field("tcp", &self.tcp)
-            .field("held", &self.held)
-            .finish()
+        f.debug_struct("Guarded").field("tcp", &self.tcp).field("held", &self.held).finish()
     }
 }

@@ -14,10 +14,7 @@ async fn one_connection_serves_many_requests_and_the_proxy_knows_the_client() {
     }
     assert_eq!(stage.stop.connections(), 1);
     drop(client);
-    until("the connection is counted out", || {
-        stage.stop.connections() == 0
-    })
-    .await;
+    until("the connection is counted out", || stage.stop.connections() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,10 +96,7 @@ async fn an_answer_given_before_the_body_was_read_does_not_reset_the_client() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dripping_head_gets_a_408_when_its_time_is_over() {
-    let options = TransportOptions {
-        header_timeout: Duration::from_millis(300),
-        ..TransportOptions::default()
-    };
+    let options = TransportOptions { header_timeout: Duration::from_millis(300), ..TransportOptions::default() };
     let stage = Stage::with(options, None).await;
     let mut client = stage.connect().await;
     // On a second request, so that the deadline begins with each head.
@@ -123,20 +117,14 @@ async fn a_dripping_head_gets_a_408_when_its_time_is_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_head_deadline_does_not_limit_the_answer() {
-    let options = TransportOptions {
-        header_timeout: Duration::from_millis(200),
-        ..TransportOptions::default()
-    };
+    let options = TransportOptions { header_timeout: Duration::from_millis(200), ..TransportOptions::default() };
     let mut stage = Stage::with(options, None).await;
     let backend = stage.backend.clone();
     let mut client = stage.connect().await;
     let held = "POST /held HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
     // Alone, then as the first and the second of two: the second's head is in Pingora's hands before we expect it.
     for together in [1, 2] {
-        client
-            .write_all(held.repeat(together).as_bytes())
-            .await
-            .unwrap();
+        client.write_all(held.repeat(together).as_bytes()).await.unwrap();
         for _ in 0..together {
             stage.arrived("/held").await;
             tokio::time::sleep(options.header_timeout * 2).await;
@@ -164,18 +152,12 @@ async fn a_silent_connection_is_closed_without_a_word() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_the_limit_a_client_waits_until_another_leaves() {
-    let options = TransportOptions {
-        max_connections: Some(1),
-        ..TransportOptions::default()
-    };
+    let options = TransportOptions { max_connections: Some(1), ..TransportOptions::default() };
     let stage = Stage::with(options, None).await;
     let mut first = stage.connect().await;
     assert_eq!(get(&mut first, "/").await.status(), "200");
     let mut second = stage.connect().await;
-    second
-        .write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    second.write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut byte = [0];
     let early = tokio::time::timeout(Duration::from_millis(100), second.peek(&mut byte));
     assert!(early.await.is_err(), "answered above the limit");

@@ -45,9 +45,7 @@ async fn tls_clients_that_offer_it_get_http2() {
     let files = tls::Files::new();
     let spec = files.spec(&["shop.example.com"]);
     let stage = Stage::with(TransportOptions::default(), Some(spec)).await;
-    let io = tls::connect(&stage, None, b"\x02h2\x08http/1.1", None)
-        .await
-        .unwrap();
+    let io = tls::connect(&stage, None, b"\x02h2\x08http/1.1", None).await.unwrap();
     assert_eq!(io.ssl().selected_alpn_protocol(), Some(&b"h2"[..]));
     let me = io.get_ref().local_addr().unwrap();
     let (sender, _) = client(io).await;
@@ -68,11 +66,7 @@ async fn a_preface_in_pieces_is_still_one() {
     let stage = Stage::new().await;
     let mut io = stage.connect().await;
     io.set_nodelay(true).unwrap();
-    for piece in [
-        "P",
-        "RI * HTT",
-        "P/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
-    ] {
+    for piece in ["P", "RI * HTT", "P/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
         io.write_all(piece.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -84,10 +78,7 @@ async fn a_preface_in_pieces_is_still_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
-    let options = TransportOptions {
-        idle_timeout: Duration::from_millis(200),
-        ..TransportOptions::default()
-    };
+    let options = TransportOptions { idle_timeout: Duration::from_millis(200), ..TransportOptions::default() };
     let mut stage = Stage::with(options, None).await;
     let (sender, ended) = client(stage.connect().await).await;
     let held = tokio::spawn({
@@ -99,10 +90,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     assert!(!ended.is_finished());
     stage.backend.release();
     assert!(held.await.unwrap().unwrap().starts_with("GET /held"));
-    tokio::time::timeout(PATIENCE, ended)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,17 +53,10 @@ impl ProxyHttp for Passing {
 
     fn new_ctx(&self) -> Ctx {
         self.exchanges.fetch_add(1, Ordering::SeqCst);
-        Ctx {
-            exchanges: self.exchanges.clone(),
-            tunnel: None,
-        }
+        Ctx { exchanges: self.exchanges.clone(), tunnel: None }
     }
 
-    async fn request_filter(
-        &self,
-        exchange: &mut Exchange,
-        _: &mut Ctx,
-    ) -> pingora_core::Result<bool> {
+    async fn request_filter(&self, exchange: &mut Exchange, _: &mut Ctx) -> pingora_core::Result<bool> {
         if exchange.req_header().uri.path() == "/refused" {
             exchange.respond_error(403).await?;
             return Ok(true);
@@ -71,15 +64,8 @@ impl ProxyHttp for Passing {
         Ok(false)
     }
 
-    async fn upstream_peer(
-        &self,
-        exchange: &mut Exchange,
-        ctx: &mut Ctx,
-    ) -> pingora_core::Result<Box<HttpPeer>> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "from a SocketAddr: nothing to resolve"
-        )]
+    async fn upstream_peer(&self, exchange: &mut Exchange, ctx: &mut Ctx) -> pingora_core::Result<Box<HttpPeer>> {
+        #[expect(clippy::disallowed_methods, reason = "from a SocketAddr: nothing to resolve")]
         let mut peer = HttpPeer::new(self.backend, false, String::new());
         if exchange.is_upgrade_req() {
             exchange.set_read_timeout(None);
@@ -109,12 +95,7 @@ impl ProxyHttp for Passing {
         Ok(())
     }
 
-    async fn upstream_request_filter(
-        &self,
-        exchange: &mut Exchange,
-        request: &mut RequestHeader,
-        _: &mut Ctx,
-    ) -> pingora_core::Result<()> {
+    async fn upstream_request_filter(&self, exchange: &mut Exchange, request: &mut RequestHeader, _: &mut Ctx) -> pingora_core::Result<()> {
         let client = exchange.client_addr().expect("a client has an address");
         request.insert_header("x-client", client.to_string())?;
         Ok(())
@@ -136,12 +117,7 @@ impl ProxyHttp for Passing {
         Ok(())
     }
 
-    async fn response_filter(
-        &self,
-        exchange: &mut Exchange,
-        response: &mut ResponseHeader,
-        _: &mut Ctx,
-    ) -> pingora_core::Result<()> {
+    async fn response_filter(&self, exchange: &mut Exchange, response: &mut ResponseHeader, _: &mut Ctx) -> pingora_core::Result<()> {
         if self.stop.draining() && !response.status.is_informational() {
             exchange.set_keepalive(None);
         }
@@ -171,31 +147,15 @@ impl Stage {
         let stop = Stop::new();
         let exchanges = Arc::new(AtomicUsize::new(0));
         let tunnels = Arc::default();
-        let proxy = Passing {
-            backend: backend.address,
-            stop: stop.clone(),
-            exchanges: exchanges.clone(),
-            tunnels: Arc::clone(&tunnels),
-        };
+        let proxy = Passing { backend: backend.address, stop: stop.clone(), exchanges: exchanges.clone(), tunnels: Arc::clone(&tunnels) };
         let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), proxy));
-        let spec = ListenerSpec {
-            address: "127.0.0.1:0".parse().unwrap(),
-            tls,
-        };
+        let spec = ListenerSpec { address: "127.0.0.1:0".parse().unwrap(), tls };
         let listener = BoundListener::bind(&spec).unwrap();
         let address = listener.address();
         let runtime = Handle::current();
         let handles = serve(&runtime, vec![listener], proxy, options, stop.clone());
         let handle = handles.unwrap().remove(0);
-        Stage {
-            address,
-            handle,
-            stop,
-            exchanges,
-            tunnels,
-            arrivals,
-            backend,
-        }
+        Stage { address, handle, stop, exchanges, tunnels, arrivals, backend }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -209,10 +169,7 @@ impl Stage {
 
     async fn run_stop(&self, grace_period: Duration) -> Stopped {
         let exchanges = self.exchanges.clone();
-        let times = StopTimes {
-            grace_period,
-            ..StopTimes::default()
-        };
+        let times = StopTimes { grace_period, ..StopTimes::default() };
         let count = move || exchanges.load(Ordering::SeqCst);
         self.stop.run(times, count).await
     }
@@ -230,10 +187,7 @@ struct Backend {
 impl Backend {
     async fn start() -> (Backend, mpsc::UnboundedReceiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let backend = Backend {
-            address: listener.local_addr().unwrap(),
-            held: Arc::new(Semaphore::new(0)),
-        };
+        let backend = Backend { address: listener.local_addr().unwrap(), held: Arc::new(Semaphore::new(0)) };
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let serving = backend.clone();
         tokio::spawn(async move {
@@ -249,11 +203,7 @@ impl Backend {
         self.held.add_permits(1);
     }
 
-    async fn serve(
-        &self,
-        tcp: TcpStream,
-        arrived: mpsc::UnboundedSender<String>,
-    ) -> std::io::Result<()> {
+    async fn serve(&self, tcp: TcpStream, arrived: mpsc::UnboundedSender<String>) -> std::io::Result<()> {
         tcp.set_nodelay(true)?;
         let mut tcp = BufStream::new(tcp);
         loop {
@@ -282,10 +232,7 @@ impl Backend {
                     format!("{method} {path} {} from {client}", body.len())
                 }
             };
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
-                text.len()
-            );
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
             tcp.write_all(answer.as_bytes()).await?;
             tcp.flush().await?;
         }
@@ -346,9 +293,7 @@ async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
         let body = String::from_utf8(body).unwrap();
         Answer { head, body }
     };
-    tokio::time::timeout(PATIENCE, reading)
-        .await
-        .expect("an answer in time")
+    tokio::time::timeout(PATIENCE, reading).await.expect("an answer in time")
 }
 
 async fn get(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str) -> Answer {
@@ -362,10 +307,7 @@ async fn get(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str) -> 
 async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut rest = Vec::new();
     let reading = stream.read_to_end(&mut rest);
-    if let Err(e) = tokio::time::timeout(PATIENCE, reading)
-        .await
-        .expect("an end in time")
-    {
+    if let Err(e) = tokio::time::timeout(PATIENCE, reading).await.expect("an end in time") {
         assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset);
     }
     String::from_utf8(rest).unwrap()

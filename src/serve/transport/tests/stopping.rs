@@ -16,11 +16,7 @@ async fn idle_connections_do_not_hold_up_a_stop() {
     until("both are accepted", || stage.stop.connections() == 2).await;
     let begin = Instant::now();
     assert_eq!(stage.run_stop(PATIENCE).await, Stopped::Done);
-    assert!(
-        begin.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     assert_eq!(read_to_end(&mut idle).await, "");
     assert_eq!(read_to_end(&mut silent).await, "");
 }
@@ -29,10 +25,7 @@ async fn idle_connections_do_not_hold_up_a_stop() {
 async fn a_request_in_flight_is_answered_and_told_to_close() {
     let mut stage = Stage::new().await;
     let mut client = stage.connect().await;
-    client
-        .write_all(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     stage.arrived("/held").await;
     assert_eq!(stage.exchanges.load(Ordering::SeqCst), 1);
     let (backend, address) = (stage.backend.clone(), stage.address);
@@ -52,10 +45,7 @@ async fn a_request_in_flight_is_answered_and_told_to_close() {
     assert!(!stopping.is_finished());
     backend.release();
     let answer = read_answer(&mut client).await;
-    assert!(
-        answer.closes() && answer.body.starts_with("GET /held"),
-        "{answer:?}"
-    );
+    assert!(answer.closes() && answer.body.starts_with("GET /held"), "{answer:?}");
     assert_eq!(stopping.await.unwrap(), Stopped::Done);
 }
 
@@ -69,39 +59,24 @@ async fn during_the_linger_an_idle_connection_gets_one_more_answer() {
         until("draining", || stop.draining()).await;
         get(&mut client, "/last").await
     });
-    assert!(
-        answer.closes() && answer.body.starts_with("GET /last"),
-        "{answer:?}"
-    );
+    assert!(answer.closes() && answer.body.starts_with("GET /last"), "{answer:?}");
     assert_eq!(stopped, Stopped::Done);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_in_the_backlog_are_served_before_the_socket_closes() {
-    let options = TransportOptions {
-        max_connections: Some(1),
-        ..TransportOptions::default()
-    };
+    let options = TransportOptions { max_connections: Some(1), ..TransportOptions::default() };
     let mut stage = Stage::with(options, None).await;
     let mut first = stage.connect().await;
-    first
-        .write_all(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    first.write_all(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     stage.arrived("/held").await;
     // The limit keeps this one in the backlog; the kernel has completed its connection.
     let mut waiting = stage.connect().await;
-    waiting
-        .write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    waiting.write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let backend = stage.backend.clone();
     let stopping = tokio::spawn(async move { stage.run_stop(PATIENCE).await });
     let answer = read_answer(&mut waiting).await;
-    assert!(
-        answer.closes() && answer.body.starts_with("GET /late"),
-        "{answer:?}"
-    );
+    assert!(answer.closes() && answer.body.starts_with("GET /late"), "{answer:?}");
     backend.release();
     assert_eq!(read_answer(&mut first).await.status(), "200");
     assert_eq!(stopping.await.unwrap(), Stopped::Done);
@@ -118,10 +93,7 @@ async fn an_open_tunnel_works_until_the_grace_period_is_over() {
             tunnels::echo_once(&mut tunnel).await.unwrap();
         }
     });
-    let left = Stopped::Cut {
-        connections: 1,
-        exchanges: 1,
-    };
+    let left = Stopped::Cut { connections: 1, exchanges: 1 };
     assert_eq!(stopped, left);
     assert!(begin.elapsed() >= grace_period);
 }
@@ -144,10 +116,7 @@ async fn the_socket_can_be_handed_over_until_accepting_ends() {
     let socket = stage.handle.socket().unwrap();
     let copy = socket.as_fd().try_clone_to_owned().unwrap().into();
     drop(socket);
-    let spec = ListenerSpec {
-        address: stage.handle.asked_address(),
-        tls: None,
-    };
+    let spec = ListenerSpec { address: stage.handle.asked_address(), tls: None };
     let adopted = BoundListener::adopt(&spec, copy).unwrap();
     assert_eq!(adopted.address(), stage.address);
     assert_eq!(stage.run_stop(PATIENCE).await, Stopped::Done);

@@ -14,11 +14,7 @@ pub(super) struct Files(PathBuf);
 impl Files {
     pub(super) fn new() -> Files {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(
-            "tidegate-tls-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::SeqCst)
-        );
+        let name = format!("tidegate-tls-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Files(path)
@@ -41,11 +37,7 @@ impl Files {
 
     pub(super) fn spec(&self, names: &[&str]) -> TlsSpec {
         let certificates = names.iter().enumerate();
-        TlsSpec {
-            certificates: certificates
-                .map(|(index, name)| self.pair(name, index % 2 == 1))
-                .collect(),
-        }
+        TlsSpec { certificates: certificates.map(|(index, name)| self.pair(name, index % 2 == 1)).collect() }
     }
 }
 
@@ -99,9 +91,7 @@ async fn the_server_name_chooses_the_certificate() {
         (None, "shop.example.com"),
     ] {
         for at_most in [Some(SslVersion::TLS1_2), None] {
-            let mut tls = connect(&stage, name, b"\x08http/1.1", at_most)
-                .await
-                .unwrap();
+            let mut tls = connect(&stage, name, b"\x08http/1.1", at_most).await.unwrap();
             assert_eq!(shown(&tls), expected, "{name:?}");
             for _ in 0..3 {
                 assert_eq!(get(&mut tls, "/").await.status(), "200");
@@ -117,10 +107,7 @@ async fn renewed_certificates_are_shown_from_the_next_handshake_on() {
     let spec = files.spec(&["old.example.com"]);
     let stage = Stage::with(TransportOptions::default(), Some(spec)).await;
     let mut before = connect(&stage, None, b"", None).await.unwrap();
-    stage
-        .handle
-        .replace_certificates(&files.spec(&["new.example.com"]))
-        .unwrap();
+    stage.handle.replace_certificates(&files.spec(&["new.example.com"])).unwrap();
     let facts = stage.handle.certificates();
     assert_eq!(facts[0].names, ["new.example.com"]);
     assert!(facts[0].not_after > 1_800_000_000, "{facts:?}");
@@ -132,10 +119,7 @@ async fn renewed_certificates_are_shown_from_the_next_handshake_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_protocols_and_silent_clients_are_sent_away() {
     let files = Files::new();
-    let options = TransportOptions {
-        handshake_timeout: Duration::from_millis(200),
-        ..TransportOptions::default()
-    };
+    let options = TransportOptions { handshake_timeout: Duration::from_millis(200), ..TransportOptions::default() };
     let stage = Stage::with(options, Some(files.spec(&["shop.example.com"]))).await;
     let old = connect(&stage, None, b"", Some(SslVersion::TLS1_1)).await;
     assert!(old.is_err());
@@ -166,8 +150,5 @@ fn a_foreign_key_is_a_problem_that_names_both_files() {
     let tls = Some(spec);
     let error = BoundListener::bind(&ListenerSpec { address, tls }).unwrap_err();
     let text = error.to_string();
-    assert!(
-        text.contains("b.example.com.key") && text.contains("a.example.com.pem"),
-        "{text}"
-    );
+    assert!(text.contains("b.example.com.key") && text.contains("a.example.com.pem"), "{text}");
 }

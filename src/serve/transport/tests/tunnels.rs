@@ -10,9 +10,7 @@ const UPGRADES: usize = 2000;
 pub(super) async fn open(stage: &Stage, path: &str) -> io::Result<TcpStream> {
     let mut client = stage.connect().await;
     client.set_nodelay(true)?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    );
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     client.write_all(request.as_bytes()).await?;
     let head = read_head(&mut client).await?;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -73,10 +71,7 @@ where
     handle.close();
     let gone = || stage.exchanges.load(Ordering::SeqCst) == 0;
     until("the exchange has ended", gone).await;
-    until("the connection is counted out", || {
-        stage.stop.connections() == 0
-    })
-    .await;
+    until("the connection is counted out", || stage.stop.connections() == 0).await;
     // The client sees the end, after whatever it had not read yet.
     drop(read_to_end(&mut client).await);
     handle.close(); // once more is harmless

@@ -1,0 +1,145 @@
+//! A backend: what was configured, and what of it lives on while snapshots come and go.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::admission::{Admission, Health, Intent, ReleaseState};
+use super::gate::Gate;
+use super::ledger::Counts;
+use super::settings::BackendSpec;
+use super::tally::BackendTally;
+use super::time::Time;
+
+/// One address that serves a release.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Its number in the app's ledger; never given to another backend while the process lives.
+    pub slot: u32,
+    /// Its release.
+    pub release: Arc<str>,
+    /// As configured; `spec.name` is unique in the release.
+    pub spec: Arc<BackendSpec>,
+    /// Bound of exchanges at a time: its own, else the app's.
+    pub max_connections: Option<u32>,
+    /// Survives snapshots.
+    pub live: Arc<Live>,
+}
+
+/// What of a backend changes without a new snapshot.
+#[derive(Debug)]
+pub struct Live {
+    /// Intent, health, release state, fence and exchanges in flight.
+    pub gate: Arc<Gate>,
+    /// Its sessions.
+    pub counts: Arc<Counts>,
+    /// Its answers.
+    pub tally: BackendTally,
+    /// When we began to see its traffic: sessions older than this may be unknown to the ledger.
+    pub since: Time,
+    address: RwLock<Option<SocketAddr>>,
+    up_since: AtomicU64,
+    incarnation: AtomicU32,
+    pool_generation: AtomicU64,
+    connect_failures: AtomicU64,
+}
+
+impl Live {
+    /// A backend that nothing is known of yet.
+    pub fn new(spec: &BackendSpec, state: ReleaseState, now: Time) -> Live {
+        Live {
+            gate: Arc::new(Gate::new(Intent::Serve, Health::Untested, state)),
+            counts: Arc::new(Counts::default()),
+            tally: BackendTally::default(),
+            since: now,
+            address: RwLock::new(spec.address.literal()),
+            up_since: AtomicU64::new(0),
+            incarnation: AtomicU32::new(1),
+            pool_generation: AtomicU64::new(1),
+            connect_failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Where to connect; `None` while a host name has not been resolved.
+    pub fn address(&self) -> Option<SocketAddr> {
+        *self.address.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the resolver says. Called by the prober only.
+    pub fn resolved(&self, address: SocketAddr) {
+        *self.address.write().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    }
+
+    /// Records what probing found; returns the former health when it differs.
+    pub fn observe(&self, health: Health, now: Time) -> Option<Health> {
+        let before = self.gate.set_health(health);
+        if before == health {
+            return None;
+        }
+        if health == Health::Up {
+            // The very first pass is not a recovery: at process start everybody is new, nobody needs warming up.
+            let warm = if before == Health::Untested { Time(0) } else { now };
+            self.up_since.store(warm.0, Ordering::Relaxed);
+        }
+        if health == Health::Down {
+            // Connections from before a crash must not be reused after it.
+            self.pool_generation.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(before)
+    }
+
+    /// The share of its weight that a backend in `slow_start` takes, between 0.05 and 1.
+    pub fn warmth(&self, slow_start: Duration, now: Time) -> f64 {
+        if slow_start.is_zero() {
+            return 1.0;
+        }
+        let up = now.since(Time(self.up_since.load(Ordering::Relaxed)));
+        // Never zero: a lone recovering backend must take what comes.
+        (up.as_secs_f64() / slow_start.as_secs_f64()).clamp(0.05, 1.0)
+    }
+
+    /// Which life of the backend's process this is, from 1.
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
+    /// A proven restart begins the next life.
+    pub fn reborn(&self) {
+        self.incarnation.fetch_add(1, Ordering::Relaxed);
+        self.pool_generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Separates pooled connections of different lives.
+    pub fn pool_generation(&self) -> u64 {
+        self.pool_generation.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connect that failed; returns how many so far.
+    pub fn connect_failed(&self) -> u64 {
+        self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Failed connects so far; a prober that sees the figure move probes at once.
+    pub fn connect_failures(&self) -> u64 {
+        self.connect_failures.load(Ordering::Relaxed)
+    }
+}
+
+impl Backend {
+    /// Who may enter now.
+    pub fn admission(&self) -> Admission {
+        self.live.gate.admission()
+    }
+
+    /// Whether it still keeps sessions but should lose them: by order, by its release, or by its own word.
+    pub fn emptying(&self) -> bool {
+        let reading = self.live.gate.read();
+        reading.intent == Intent::Drain || reading.state.emptying() || reading.health == Health::Draining
+    }
+
+    /// Sessions there, newborns included: what balancing evens out.
+    pub fn sessions(&self) -> u64 {
+        self.live.counts.live() + self.live.counts.unconfirmed()
+    }
+}

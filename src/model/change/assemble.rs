@@ -1,0 +1,174 @@
+//! From specs to apps: slots, pools and look-ups.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Draft, Refused, RefusedKind};
+use crate::model::admission::ReleaseState;
+use crate::model::backend::{Backend, Live};
+use crate::model::balance::Pool;
+use crate::model::event::Owner;
+use crate::model::identity::{SessionNames, pin_cookie_name};
+use crate::model::ledger::Ledger;
+use crate::model::pin::Keyring;
+use crate::model::routes::Routes;
+use crate::model::session_key::KeyedHash;
+use crate::model::settings::{AppSpec, Current, ReleaseSpec, Settings};
+use crate::model::tally::{AppTally, ReleaseTally};
+use crate::model::time::Time;
+use crate::model::view::{App, Release};
+
+/// An app that appears, with the secrets that the shell keeps for it.
+#[derive(Clone)]
+pub struct NewApp {
+    /// As configured.
+    pub spec: AppSpec,
+    /// Signs its pins.
+    pub keyring: Arc<Keyring>,
+    /// Hashes its session ids.
+    pub hash: Arc<KeyedHash>,
+}
+
+impl Draft {
+    pub(super) fn load(&mut self, apps: &[NewApp]) {
+        for new in apps {
+            let app = self.assemble(new);
+            self.event(Arc::clone(&app.name), format!("loaded with {} releases", app.releases.len()));
+            for release in app.releases.iter().filter(|r| r.state == ReleaseState::Draining) {
+                self.applied.drains.push(crate::model::target::Target::Release(app.name.to_string(), release.name.to_string()));
+            }
+            self.applied.view.apps.push(Arc::new(app));
+        }
+        self.applied.view.routes = Routes::new(self.applied.view.apps.iter().map(|app| app.matches.as_slice()));
+    }
+
+    fn assemble(&self, new: &NewApp) -> App {
+        let spec = &new.spec;
+        let session = &spec.settings.session;
+        let mut app = App {
+            name: spec.name.as_str().into(),
+            matches: spec.matches.clone(),
+            settings: Arc::new(spec.settings.clone()),
+            names: Arc::new(SessionNames {
+                cookies: session.cookies.clone(),
+                path_parameter: session.path_parameter.clone(),
+                query_parameter: session.query_parameter.clone(),
+                header: session.header.clone(),
+            }),
+            releases: Vec::new(),
+            current: match &spec.current {
+                Current::Release(name) => Some(name.as_str().into()),
+                Current::ByHealth => None,
+            },
+            open: Pool::default(),
+            backups: Pool::default(),
+            backends: Vec::new(),
+            by_name: HashMap::new(),
+            by_route: HashMap::new(),
+            pin_cookie: pin_cookie_name(&spec.name).into(),
+            ledger: Arc::new(Ledger::new(session.into(), self.now)),
+            keyring: Arc::clone(&new.keyring),
+            hash: Arc::clone(&new.hash),
+            tally: Arc::new(AppTally::default()),
+        };
+        for release in &spec.releases {
+            let state = match &spec.current {
+                Current::ByHealth => ReleaseState::ByHealth,
+                Current::Release(name) if *name == release.name => ReleaseState::Current,
+                // Started without state: whoever has a session there may come back (DESIGN.md §7, reload).
+                Current::Release(_) => ReleaseState::Draining,
+            };
+            add_release(&mut app, release, state, Owner::Config, self.now);
+        }
+        app.refresh();
+        app
+    }
+}
+
+/// Appends a release in `state`; its backends get fresh slots.
+pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState, owner: Owner, now: Time) {
+    let name: Arc<str> = spec.name.as_str().into();
+    let mut backends = Vec::with_capacity(spec.backends.len());
+    for backend in &spec.backends {
+        let slot = u32::try_from(app.backends.len()).unwrap_or(u32::MAX);
+        let live = Arc::new(Live::new(backend, state, now));
+        app.ledger.register(slot, &live.counts);
+        let max_connections = backend.max_connections.or(app.settings.limits.max_connections);
+        let backend = Arc::new(Backend { slot, release: Arc::clone(&name), spec: Arc::new(backend.clone()), max_connections, live });
+        app.by_name.entry(Arc::clone(&name)).or_default().insert(backend.spec.name.as_str().into(), slot);
+        app.backends.push(Some(Arc::clone(&backend)));
+        backends.push(backend);
+    }
+    let pool = pool(&app.settings, backends.iter(), false);
+    app.releases.push(Arc::new(Release {
+        name,
+        state,
+        since: now,
+        owner,
+        promoted: state.open().then_some(now),
+        staged_at_run_time: state == ReleaseState::Staged,
+        path: spec.path.as_deref().map(Into::into),
+        backends,
+        pool,
+        tally: Arc::new(ReleaseTally::default()),
+    }));
+}
+
+fn pool<'a>(settings: &Settings, backends: impl Iterator<Item = &'a Arc<Backend>>, backups: bool) -> Pool {
+    Pool::new(backends.filter(|b| b.spec.backup == backups).cloned(), settings.balance)
+}
+
+impl App {
+    /// Rebuilds what follows from the releases and their states.
+    pub(super) fn refresh(&mut self) {
+        let open: Vec<&Arc<Release>> = self.releases.iter().filter(|r| r.state.open()).collect();
+        self.open = pool(&self.settings, open.iter().flat_map(|r| &r.backends), false);
+        self.backups = pool(&self.settings, open.iter().flat_map(|r| &r.backends), true);
+        // A route that a gone release left to another one names the latter; the last insertion stays.
+        let (gone, here): (Vec<_>, Vec<_>) = self.releases.iter().partition(|r| r.state.gone());
+        let routes = gone.into_iter().chain(here).flat_map(|r| &r.backends).map(|b| (b.spec.route.as_str().into(), b.slot));
+        self.by_route = routes.collect();
+    }
+
+    /// Changes one release; pools follow.
+    pub(super) fn edit(&mut self, release: &str, change: impl FnOnce(&mut Release)) {
+        if let Some(place) = self.releases.iter_mut().find(|r| &*r.name == release) {
+            let mut edited = Release::clone(place);
+            change(&mut edited);
+            *place = Arc::new(edited);
+        }
+        self.refresh();
+    }
+}
+
+/// What of a staged release clashes with the app as it is.
+pub(super) fn clash(app: &App, spec: &ReleaseSpec) -> Option<Refused> {
+    let conflict = |what: String, remedy: &str| Some(Refused::new(RefusedKind::Conflict, what, remedy));
+    if app.release(&spec.name).is_some() {
+        return conflict(
+            format!("release '{}/{}' exists already", app.name, spec.name),
+            "releases are immutable: choose another name, or remove the old one first",
+        );
+    }
+    if spec.backends.is_empty() {
+        return Some(Refused::new(RefusedKind::Invalid, format!("release '{}' has no backend", spec.name), "add --backend NAME=ADDRESS"));
+    }
+    for (index, new) in spec.backends.iter().enumerate() {
+        if spec.backends.iter().take(index).any(|other| other.name == new.name || other.address == new.address) {
+            return conflict(format!("backend '{}' is named or addressed twice", new.name), "give each backend its own name and address");
+        }
+        for release in app.releases.iter().filter(|r| !r.state.gone()) {
+            for backend in &release.backends {
+                if backend.spec.route == new.route {
+                    let what = format!("route '{}' is taken by backend {}/{}/{}", new.route, app.name, release.name, backend.spec.name);
+                    return conflict(what, "routes are unique in an app: choose another backend name");
+                }
+                if backend.spec.address == new.address && release.path.as_deref() == spec.path.as_deref() {
+                    let what = format!("address {} is taken by backend {}/{}/{}", new.address, app.name, release.name, backend.spec.name);
+                    return conflict(what, "use another address, or wait until that release is drained");
+                }
+            }
+        }
+    }
+    None
+}

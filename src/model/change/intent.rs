@@ -1,0 +1,126 @@
+//! What the operator wants of backends: serve, drain, maintain.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Draft, Refused, RefusedKind};
+use crate::model::admission::{Admission, Intent, ReleaseState};
+use crate::model::backend::Backend;
+use crate::model::target::Target;
+use crate::model::view::App;
+
+impl Draft {
+    pub(super) fn intent(&mut self, target: &Target, intent: Intent, force: bool) -> Result<(), Refused> {
+        let backends = target.backends(&self.applied.view);
+        if backends.is_empty() {
+            let nearest = target.nearest(&self.applied.view);
+            let what = format!("target '{target}' does not exist");
+            return Err(Refused::new(RefusedKind::NotFound, what, format!("nearest: {}", nearest.join(", "))));
+        }
+        if let Target::Release(app, release) = target {
+            return self.release_intent(app, release, intent, target);
+        }
+        if intent != Intent::Serve && !force {
+            last_one(&backends)?;
+        }
+        if intent == Intent::Maintain && !force {
+            let live: u64 = backends.iter().map(|(_, b)| b.live.counts.live()).sum();
+            if live > 0 {
+                let what = format!("target '{target}': {live} live sessions");
+                return Err(Refused::new(
+                    RefusedKind::Conflict,
+                    what,
+                    format!("drain it first (tidegate drain {target} --wait), or --force"),
+                ));
+            }
+        }
+        let same = backends.iter().all(|(_, b)| b.live.gate.read().intent == intent);
+        self.applied.intents = backends.iter().map(|(_, b)| (Arc::clone(&b.live), intent)).collect();
+        match intent {
+            Intent::Drain => self.applied.drains.push(target.clone()),
+            Intent::Serve | Intent::Maintain => self.supersede(target, &backends),
+        }
+        if !same {
+            self.event(target.to_string(), intent.as_str());
+        }
+        Ok(())
+    }
+
+    /// Drains of these backends are over, and so are those of hosts they are on: such a drain could never end.
+    fn supersede(&mut self, target: &Target, backends: &[(Arc<App>, Arc<Backend>)]) {
+        let name = |text: &str| text.to_owned();
+        let each = backends.iter().flat_map(|(app, b)| {
+            [Target::Backend(name(&app.name), name(&b.release), name(&b.spec.name)), Target::Host(name(&b.spec.address.host))]
+        });
+        self.applied.superseded.push(target.clone());
+        for covered in each {
+            if !self.applied.superseded.contains(&covered) {
+                self.applied.superseded.push(covered);
+            }
+        }
+    }
+
+    /// A release drains by promoting another one; only in an app by health can one of several open releases be drained alone.
+    fn release_intent(&mut self, app: &str, release: &str, intent: Intent, target: &Target) -> Result<(), Refused> {
+        let (index, found) = self.find(app)?;
+        let state = found.release(release).map_or(ReleaseState::Staged, |r| r.state);
+        let conflict = |what: String, remedy: String| Err(Refused::new(RefusedKind::Conflict, what, remedy));
+        let others = found.releases.iter().filter(|r| r.state.open() && &*r.name != release).count();
+        let to = match (intent, state) {
+            // The drain that runs, or a new one where the former was cancelled.
+            (Intent::Drain, s) if s.emptying() => {
+                self.applied.drains.push(target.clone());
+                return Ok(());
+            }
+            (Intent::Drain, s) if s.gone() => return Ok(()),
+            (Intent::Drain, ReleaseState::ByHealth) if others > 0 => ReleaseState::Draining,
+            (Intent::Drain, s) if s.open() => {
+                let remedy = match found.current {
+                    Some(_) => format!("promote another one and this one drains: tidegate promote {app} RELEASE"),
+                    None => format!("bring another one into service first: tidegate serve {app}/RELEASE"),
+                };
+                return conflict(format!("release '{target}' takes the new sessions"), remedy);
+            }
+            (Intent::Serve, ReleaseState::ByHealth | ReleaseState::Current) => return Ok(()),
+            (Intent::Serve, _) if found.current.is_none() => ReleaseState::ByHealth,
+            (Intent::Serve, _) => {
+                let what = format!("release '{target}' is {}", state.as_str());
+                return conflict(what, format!("a release returns to service by promotion: tidegate promote {app} {release}"));
+            }
+            (Intent::Maintain, _) => {
+                return conflict(
+                    format!("'{target}' is a release"),
+                    format!("stop it (tidegate stop {target}), or maintain its backends one by one"),
+                );
+            }
+            (Intent::Drain, _) => {
+                return conflict(format!("release '{target}' is {}", state.as_str()), "it has no session to drain".to_owned());
+            }
+        };
+        let (now, owner) = (self.now, self.owner);
+        let mut next = App::clone(&found);
+        next.edit(release, |r| (r.state, r.since, r.owner) = (to, now, owner));
+        match to {
+            ReleaseState::Draining => self.applied.drains.push(target.clone()),
+            _ => self.applied.superseded.push(target.clone()),
+        }
+        self.event(target.to_string(), to.as_str());
+        self.replace(index, next);
+        Ok(())
+    }
+}
+
+/// Refuses when an app that has an open backend would have none left.
+fn last_one(backends: &[(Arc<App>, Arc<Backend>)]) -> Result<(), Refused> {
+    let leaving: HashSet<(&str, u32)> = backends.iter().map(|(app, b)| (&*app.name, b.slot)).collect();
+    for (app, _) in backends {
+        let open = |b: &&Arc<Backend>| b.admission() == Admission::Everyone && b.spec.weight > 0;
+        let all: Vec<_> = app.open.backends().iter().filter(open).collect();
+        if !all.is_empty() && all.iter().all(|b| leaving.contains(&(&*app.name, b.slot))) {
+            let names: Vec<&str> = all.iter().map(|b| b.spec.name.as_str()).collect();
+            let what = format!("app '{}': {} would be the last that takes new sessions", app.name, names.join(", "));
+            return Err(Refused::new(RefusedKind::Conflict, what, "bring another backend into service first, or --force"));
+        }
+    }
+    Ok(())
+}

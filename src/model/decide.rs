@@ -1,0 +1,295 @@
+//! Where a request goes: one pure function (DESIGN.md §5).
+//!
+//! `decide` answers for whatever a client or backend can cause; it never fails. It reads the gates and counts behind the
+//! snapshot, so its answer holds for the moment; the claim that follows checks the admission again, and a request whose
+//! claim fails is decided anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admission::{Admission, Health, Intent, ReleaseState};
+use super::backend::Backend;
+use super::balance::Draw;
+use super::ledger::{EndReason, Found, Standing};
+use super::reason::{PinResult, Reason};
+use super::settings::{Failover, WhenAllDraining};
+use super::time::Time;
+use super::view::App;
+
+/// All that a decision depends on besides the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The present.
+    pub now: Time,
+    /// Whether the request carries a session id.
+    pub has_id: bool,
+    /// What the ledger knows of that id.
+    pub session: Option<Found>,
+    /// What the request says of where it belongs.
+    pub pin: PinClaim,
+    /// Slots whose connect failed for this request.
+    pub tried: &'a [u32],
+    /// Whether `failover_wait` has been waited.
+    pub waited: bool,
+    /// Random bits.
+    pub dice: u64,
+    /// Stable hash of the client's address.
+    pub client: u64,
+}
+
+/// What a request's pin says, whichever of the four ways carried it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinClaim {
+    /// There is none, or it is bound to another session id.
+    None,
+    /// It cannot be used: forged, or naming what does not exist.
+    Fault(PinResult),
+    /// It names a backend.
+    Backend {
+        /// The backend.
+        slot: u32,
+        /// When the pin was issued; only a signed pin knows.
+        issued: Option<Time>,
+        /// When the session was last seen, to within idle_timeout/10; only a signed pin knows.
+        seen: Option<Time>,
+        /// Whether it is bound to the id that the request carries.
+        bound: bool,
+    },
+}
+
+impl PinClaim {
+    /// Whether it proves that we ourselves pinned this session here.
+    pub fn signed(&self) -> bool {
+        matches!(self, PinClaim::Backend { issued: Some(_), bound: true, .. })
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// To this backend.
+    Forward(Forward),
+    /// Its backend is down: ask again after this long, or as soon as the backend is back.
+    Wait(Arc<Backend>, Duration),
+    /// Nowhere.
+    Refuse(Reason, PinResult),
+}
+
+/// A way to a backend.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Where to.
+    pub backend: Arc<Backend>,
+    /// What its gate must admit for the claim to hold.
+    pub need: Admission,
+    /// Why.
+    pub reason: Reason,
+    /// What became of the pin.
+    pub pin: PinResult,
+    /// Whether the dead session id is taken out of the request: its user is moved.
+    pub strip: bool,
+    /// How the request's session stands with this backend.
+    pub footing: Footing,
+}
+
+/// How the request's session stands with the backend it goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Footing {
+    /// No session: the client is new there.
+    New,
+    /// Live in the ledger.
+    Live,
+    /// Not live in the ledger, but the application may know it.
+    Unknown,
+}
+
+/// What the belongings of a client are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    Live,
+    Unknown,
+    Expired,
+    Evicted,
+    Anonymous,
+}
+
+/// Decides where a request of `app` goes.
+pub fn decide(app: &App, q: &Question<'_>) -> Decision {
+    let (belongs, pin) = belonging(app, q);
+    let Some((slot, claim)) = belongs else {
+        return newcomer(app, q, Reason::New, pin, false);
+    };
+    let Some(backend) = app.backend(slot) else {
+        return match claim {
+            Claim::Anonymous => newcomer(app, q, Reason::New, PinResult::Lost, false),
+            _ => dead(app, q, None, PinResult::Lost),
+        };
+    };
+    let gate = backend.live.gate.read();
+    let reachable = gate.admission() >= Admission::KnownSessions && !given_up(q, slot);
+    let forward = |reason, footing| {
+        // An anonymous client has nothing to lose: it enters only where everybody may, also if that changes before its claim.
+        let need = if footing == Footing::New { Admission::Everyone } else { Admission::KnownSessions };
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, footing })
+    };
+    match claim {
+        Claim::Evicted => dead(app, q, Some(backend), PinResult::Overridden),
+        Claim::Live if reachable => forward(Reason::Pinned, Footing::Live),
+        Claim::Unknown if reachable => forward(Reason::Returned, Footing::Unknown),
+        // The ledger never overrules the application, except where the user would make a new session on a backend that is to
+        // become empty, while somebody else takes new ones.
+        Claim::Expired if reachable && backend.emptying() => match dead(app, q, Some(backend), PinResult::Expired) {
+            Decision::Forward(elsewhere) if elsewhere.need < Admission::Everyone => forward(Reason::Returned, Footing::Unknown),
+            moved => moved,
+        },
+        Claim::Expired if reachable => forward(Reason::Returned, Footing::Unknown),
+        Claim::Expired => dead(app, q, Some(backend), PinResult::Expired),
+        Claim::Anonymous if reachable && gate.admission() == Admission::Everyone => forward(Reason::Anonymous, Footing::New),
+        Claim::Anonymous => {
+            let pin = match gate {
+                _ if gate.fenced || gate.state.gone() => PinResult::Lost,
+                _ if !reachable && gate.state != ReleaseState::Staged => PinResult::Down,
+                _ => PinResult::Overridden,
+            };
+            newcomer(app, q, Reason::New, pin, false)
+        }
+        // Nothing is known to live on a staged release: whatever names it is stale or invented.
+        Claim::Live | Claim::Unknown if gate.state == ReleaseState::Staged => dead(app, q, None, PinResult::Unknown),
+        Claim::Live | Claim::Unknown if gate.fenced || gate.state.gone() => dead(app, q, Some(backend), PinResult::Lost),
+        Claim::Live | Claim::Unknown => absent(app, q, backend, claim),
+    }
+}
+
+/// Whether this request tried that backend often enough: once, and once more after it waited for it.
+fn given_up(q: &Question<'_>, slot: u32) -> bool {
+    q.tried.iter().filter(|&&tried| tried == slot).count() > usize::from(q.waited)
+}
+
+/// The backend that the client belongs to, what that is worth, and what became of its pin.
+fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
+    let (pin, none) = match q.pin {
+        PinClaim::None => (None, PinResult::None),
+        PinClaim::Fault(result) => (None, result),
+        PinClaim::Backend { slot, issued, seen, bound } => (Some((slot, issued, seen, bound)), PinResult::Valid),
+    };
+    let Some(found) = q.session else {
+        let Some((slot, _, seen, bound)) = pin else { return (None, none) };
+        if !q.has_id {
+            return (Some((slot, Claim::Anonymous)), PinResult::Valid);
+        }
+        // A pin's last-seen lags by up to a tenth of the timeout, because it is rewritten no more often.
+        let idle = app.settings.session.idle_timeout;
+        let expired = bound && seen.is_some_and(|seen| q.now.since(seen) > idle + idle / 10);
+        let claim = if expired { Claim::Expired } else { Claim::Unknown };
+        return (Some((slot, claim)), if expired { PinResult::Expired } else { PinResult::Valid });
+    };
+    // Where ledger and pin disagree, the later issued wins. Only a signed pin has a time.
+    let newer = pin
+        .filter(|&(slot, issued, _, bound)| bound && slot != found.slot && issued.is_some_and(|at| at.as_secs() > found.pinned.as_secs()));
+    let agrees = match pin {
+        None => none,
+        Some((slot, ..)) if slot == found.slot => PinResult::Valid,
+        Some(_) => PinResult::Overridden,
+    };
+    match found.standing {
+        Standing::Live { .. } => match newer {
+            Some((slot, ..)) => (Some((slot, Claim::Live)), PinResult::Valid),
+            None => (Some((found.slot, Claim::Live)), agrees),
+        },
+        Standing::Candidate => match pin.filter(|pin| pin.1.is_some()) {
+            Some((slot, ..)) => (Some((slot, Claim::Unknown)), PinResult::Valid),
+            None => (Some((found.slot, Claim::Unknown)), agrees),
+        },
+        Standing::Ended(reason) => {
+            if let Some((slot, ..)) = newer {
+                return (Some((slot, Claim::Unknown)), PinResult::Valid);
+            }
+            let claim = match reason {
+                // It left the count because its client was slow to come back; the application still has it.
+                EndReason::Unconfirmed if q.now.since(found.seen) <= app.settings.session.idle_timeout => Claim::Unknown,
+                EndReason::Evicted => Claim::Evicted,
+                _ => Claim::Expired,
+            };
+            (Some((found.slot, claim)), agrees)
+        }
+    }
+}
+
+/// The backend of a session that may well live is not to be reached: `failover` says what happens.
+fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Decision {
+    let settings = &app.settings;
+    // Who is being maintained does not come back within seconds.
+    if !q.waited && !settings.failover_wait.is_zero() && home.live.gate.read().intent != Intent::Maintain {
+        return Decision::Wait(Arc::clone(home), settings.failover_wait);
+    }
+    let reason = match settings.failover {
+        Failover::Off => return Decision::Refuse(Reason::BackendDown, PinResult::Down),
+        Failover::Temporary => Reason::StandIn,
+        Failover::Repin => Reason::Repinned,
+    };
+    let footing = if claim == Claim::Live { Footing::Live } else { Footing::Unknown };
+    let forward = |backend: &Arc<Backend>, need| {
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin: PinResult::Down, strip: false, footing })
+    };
+    if let Some(release) = app.release(&home.release) {
+        let draw = draw(app, q);
+        if let Some(backend) = release.pool.choose(settings.balance, &draw) {
+            return forward(backend, Admission::Everyone);
+        }
+        // Same release first, also while it drains: its memory may be shared, and its code understands the cookie.
+        if let Some(backend) = release.pool.any(Admission::KnownSessions, &draw, healthy) {
+            return forward(backend, Admission::KnownSessions);
+        }
+    }
+    match newcomer(app, q, reason, PinResult::Down, false) {
+        // A backup or a draining backend is a stand-in here, not a new home.
+        Decision::Forward(forward) => Decision::Forward(Forward { footing, reason, ..forward }),
+        other => other,
+    }
+}
+
+/// A dead session: its id is taken out and its user is a new client, in the same release if a backend there takes new ones.
+fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult) -> Decision {
+    if let Some(release) = home.and_then(|home| app.release(&home.release))
+        && let Some(backend) = release.pool.choose(app.settings.balance, &draw(app, q))
+    {
+        let (backend, need) = (Arc::clone(backend), Admission::Everyone);
+        return Decision::Forward(Forward { backend, need, reason: Reason::MovedWithin, pin, strip: true, footing: Footing::New });
+    }
+    newcomer(app, q, Reason::Moved, pin, true)
+}
+
+/// A new client: whoever takes new sessions, then draining backends if the policy says so, then backups, then nobody.
+fn newcomer(app: &App, q: &Question<'_>, reason: Reason, pin: PinResult, strip: bool) -> Decision {
+    let draw = draw(app, q);
+    let forward = |backend: &Arc<Backend>, need, reason| {
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip, footing: Footing::New })
+    };
+    if let Some(backend) = app.open.choose(app.settings.balance, &draw) {
+        return forward(backend, Admission::Everyone, reason);
+    }
+    if app.settings.when_all_draining == WhenAllDraining::Serve {
+        let draining = |b: &Backend| b.emptying() && healthy(b);
+        let newest = app.newest();
+        let first = newest.and_then(|release| release.pool.any(Admission::KnownSessions, &draw, draining));
+        let others = || app.releases.iter().rev().find_map(|r| r.pool.any(Admission::KnownSessions, &draw, draining));
+        if let Some(backend) = first.or_else(others) {
+            return forward(backend, Admission::KnownSessions, Reason::AllDraining);
+        }
+    }
+    match app.backups.choose(app.settings.balance, &draw) {
+        Some(backend) => forward(backend, Admission::Everyone, Reason::Backup),
+        None => Decision::Refuse(Reason::NoBackend, pin),
+    }
+}
+
+fn healthy(backend: &Backend) -> bool {
+    matches!(backend.live.gate.read().health, Health::Up | Health::Draining)
+}
+
+fn draw<'a>(app: &'a App, q: &Question<'a>) -> Draw<'a> {
+    Draw { dice: q.dice, client: q.client, turns: &app.tally.turns, now: q.now, tried: q.tried, slow_start: app.settings.slow_start }
+}
+
+#[cfg(test)]
+mod tables;

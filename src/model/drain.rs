@@ -1,0 +1,236 @@
+//! A drain as an object: who left, who is left, and the proof that nobody is.
+//!
+//! "Unknown is not zero": a count of zero ends a drain only when the ledger is confident, and only through a fence, behind
+//! which nothing is in flight and nothing can come in. A session born in between opens the drain again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admission::ReleaseState;
+use super::backend::Backend;
+use super::event::Owner;
+use super::ledger::EndReason;
+use super::settings::DrainThen;
+use super::target::Target;
+use super::time::Time;
+use super::view::{App, View};
+
+/// A drain of a release, a backend, or everything on a host.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// Written `d7`.
+    pub id: u64,
+    /// What empties.
+    pub target: Target,
+    /// Who began it.
+    pub owner: Owner,
+    /// When.
+    pub started: Time,
+    /// Live sessions when it began.
+    pub initial: u64,
+    /// Empty by then.
+    pub deadline: Option<Time>,
+    /// What the deadline does.
+    pub then: DrainThen,
+    /// Where it stands.
+    pub state: DrainState,
+    /// When it reached its verdict.
+    pub finished: Option<Time>,
+    /// Ends by reason before it began, to be subtracted.
+    before: [u64; EndReason::ALL.len()],
+}
+
+/// Where a drain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainState {
+    /// Sessions are left, or nobody knows.
+    Draining,
+    /// None is left; the last exchanges leave.
+    Fencing,
+    /// Fenced: the proof.
+    Drained,
+    /// By the operator.
+    Cancelled,
+    /// Its target went back into service, or was stopped.
+    Superseded,
+}
+
+impl DrainState {
+    /// As written in API and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DrainState::Draining => "draining",
+            DrainState::Fencing => "fencing",
+            DrainState::Drained => "drained",
+            DrainState::Cancelled => "cancelled",
+            DrainState::Superseded => "superseded",
+        }
+    }
+
+    /// Whether it still runs.
+    pub const fn runs(self) -> bool {
+        matches!(self, DrainState::Draining | DrainState::Fencing)
+    }
+}
+
+/// Who is left and who has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Touched on a foreground path of late.
+    pub engaged: u64,
+    /// Kept alive by pollers, or silent.
+    pub kept_alive: u64,
+    /// Newborns whose client has not come back yet.
+    pub unconfirmed: u64,
+    /// Exchanges under way.
+    pub in_flight: u64,
+    /// Ends since the drain began, in the order of [`EndReason::ALL`].
+    pub ended: [u64; EndReason::ALL.len()],
+    /// Whether a count of zero would be the truth.
+    pub confident: bool,
+}
+
+impl Progress {
+    /// Confirmed sessions left.
+    pub fn remaining(&self) -> u64 {
+        self.engaged + self.kept_alive
+    }
+}
+
+/// What a step of a drain found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing new.
+    Same,
+    /// The count is zero: the release is to be shown as fencing.
+    Fencing,
+    /// A session appeared: back to draining.
+    Reopened,
+    /// Fenced and proven.
+    Drained,
+}
+
+impl Drain {
+    /// A drain that begins now.
+    pub fn new(id: u64, target: Target, owner: Owner, view: &View, now: Time) -> Drain {
+        let backends = target.backends(view);
+        let (deadline, then) = backends
+            .first()
+            .map_or((None, DrainThen::Keep), |(app, _)| (app.settings.drain.deadline.map(|after| now + after), app.settings.drain.then));
+        Drain {
+            id,
+            owner,
+            started: now,
+            initial: backends.iter().map(|(_, b)| b.live.counts.live()).sum(),
+            deadline,
+            then,
+            state: DrainState::Draining,
+            finished: None,
+            before: ended(&backends),
+            target,
+        }
+    }
+
+    /// Who is left and who has gone.
+    pub fn progress(&self, view: &View, now: Time) -> Progress {
+        let backends = self.target.backends(view);
+        let sum = |pick: fn(&Backend) -> u64| backends.iter().map(|(_, b)| pick(b)).sum();
+        let mut gone = ended(&backends);
+        for (gone, before) in gone.iter_mut().zip(self.before) {
+            *gone = gone.saturating_sub(before);
+        }
+        Progress {
+            engaged: sum(|b| b.live.counts.engaged()),
+            kept_alive: sum(|b| b.live.counts.kept_alive()),
+            unconfirmed: sum(|b| b.live.counts.unconfirmed()),
+            in_flight: sum(|b| u64::from(b.live.gate.in_flight())),
+            ended: gone,
+            confident: backends.iter().all(|(app, b)| confident(app, b, now)),
+        }
+    }
+
+    /// When the last session will have ended at the latest, if none is touched again; `None` when none is left.
+    pub fn upper_bound(&self, view: &View, now: Time) -> Option<Duration> {
+        let mut latest = None;
+        for (app, backend) in self.target.backends(view) {
+            latest = latest.max(app.ledger.last_end(&[backend.slot], now));
+        }
+        latest.map(|end| end.since(now))
+    }
+
+    /// Moves on as far as the counts allow.
+    pub fn step(&mut self, view: &View, now: Time) -> Step {
+        if !self.state.runs() {
+            return Step::Same;
+        }
+        let backends = self.target.backends(view);
+        let progress = self.progress(view, now);
+        if progress.remaining() + progress.unconfirmed > 0 || !progress.confident {
+            return self.reopen();
+        }
+        if self.state == DrainState::Draining {
+            self.state = DrainState::Fencing;
+            return Step::Fencing;
+        }
+        if progress.in_flight > 0 {
+            return Step::Same;
+        }
+        // Only what this step closed may it open again: another drain's fence stays.
+        let open: Vec<_> = backends.iter().map(|(_, b)| &b.live.gate).filter(|gate| !gate.read().fenced).collect();
+        let fenced = open.iter().take_while(|gate| gate.fence()).count();
+        // Behind the fence no exchange is in flight, so no session can be born: this count is final.
+        let left: u64 = backends.iter().map(|(_, b)| b.sessions()).sum();
+        if fenced == open.len() && left == 0 {
+            self.state = DrainState::Drained;
+            self.finished = Some(now);
+            return Step::Drained;
+        }
+        for gate in open.iter().take(fenced) {
+            gate.lift_fence();
+        }
+        if left > 0 { self.reopen() } else { Step::Same }
+    }
+
+    /// Ends it without a proof.
+    pub fn finish(&mut self, state: DrainState, now: Time) {
+        self.state = state;
+        self.finished = Some(now);
+    }
+
+    /// What the release of a release drain should be in; `None` for other targets.
+    pub fn release_state(&self) -> Option<ReleaseState> {
+        match (&self.target, self.state) {
+            (Target::Release(..), DrainState::Draining) => Some(ReleaseState::Draining),
+            (Target::Release(..), DrainState::Fencing) => Some(ReleaseState::Fencing),
+            (Target::Release(..), DrainState::Drained) => Some(ReleaseState::Drained),
+            _ => None,
+        }
+    }
+
+    fn reopen(&mut self) -> Step {
+        if self.state == DrainState::Fencing {
+            self.state = DrainState::Draining;
+            return Step::Reopened;
+        }
+        Step::Same
+    }
+}
+
+/// Whether the ledger knows all sessions of a backend: it has seen its traffic for one idle timeout, and had room for all.
+pub fn confident(app: &App, backend: &Backend, now: Time) -> bool {
+    let seen = now.since(backend.live.since);
+    seen >= app.settings.session.idle_timeout && !app.ledger.adoption_capped() && app.ledger.untracked_total() == 0
+}
+
+fn ended(backends: &[(Arc<App>, Arc<Backend>)]) -> [u64; EndReason::ALL.len()] {
+    let mut sums = [0; EndReason::ALL.len()];
+    for (_, backend) in backends {
+        for (sum, reason) in sums.iter_mut().zip(EndReason::ALL) {
+            *sum += backend.live.counts.ended(reason);
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tables;

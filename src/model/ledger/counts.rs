@@ -1,0 +1,251 @@
+//! What is counted per backend: sessions now (gauges) and what became of sessions (totals). Reading never locks.
+//!
+//! Engaged and kept-alive sessions share one atomic word. With two words a reader could see a session in neither while
+//! it changes from one to the other, and a drain would take that moment for zero.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// The application deleted its cookie.
+    Logout,
+    /// Silent for `idle_timeout`.
+    Idle,
+    /// Older than `max_lifetime`.
+    Lifetime,
+    /// Its memory is gone; [`LossCause`] says how.
+    Lost,
+    /// It went to another backend, or its user went on in another live session.
+    Moved,
+    /// The operator sent it away.
+    Evicted,
+    /// Its client never sent the id back.
+    Unconfirmed,
+}
+
+impl EndReason {
+    /// In the order of the metrics' documentation.
+    pub const ALL: [EndReason; 7] = [
+        EndReason::Logout,
+        EndReason::Idle,
+        EndReason::Lifetime,
+        EndReason::Lost,
+        EndReason::Moved,
+        EndReason::Evicted,
+        EndReason::Unconfirmed,
+    ];
+
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EndReason::Logout => "logout",
+            EndReason::Idle => "idle",
+            EndReason::Lifetime => "lifetime",
+            EndReason::Lost => "lost",
+            EndReason::Moved => "moved",
+            EndReason::Evicted => "evicted",
+            EndReason::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+/// How a user lost a confirmed session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LossCause {
+    /// The backend's process began anew.
+    Restart,
+    /// A stand-in made a session of its own.
+    Failover,
+    /// The application answered a long silent id with a new session.
+    Replaced,
+    /// The operator sent it away.
+    Evicted,
+}
+
+impl LossCause {
+    /// In the order of the metrics' documentation.
+    pub const ALL: [LossCause; 4] = [LossCause::Restart, LossCause::Failover, LossCause::Replaced, LossCause::Evicted];
+
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LossCause::Restart => "restart",
+            LossCause::Failover => "failover",
+            LossCause::Replaced => "replaced",
+            LossCause::Evicted => "evicted",
+        }
+    }
+}
+
+/// Sessions of one backend.
+///
+/// Always true when nothing is under way: `born + adopted + arrived = live + unconfirmed + every ended`, and
+/// `every lost = ended(Lost) + ended(Evicted)`.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Engaged in the low half, kept alive in the high half.
+    live: AtomicU64,
+    unconfirmed: AtomicU64,
+    born: AtomicU64,
+    adopted: AtomicU64,
+    arrived: AtomicU64,
+    rotated: AtomicU64,
+    ended: [AtomicU64; EndReason::ALL.len()],
+    lost: [AtomicU64; LossCause::ALL.len()],
+}
+
+impl Counts {
+    /// Confirmed sessions, read in one step.
+    pub fn live(&self) -> u64 {
+        let both = self.live.load(Relaxed);
+        (both & LOW) + (both >> 32)
+    }
+
+    /// Confirmed sessions with a recent foreground touch.
+    pub fn engaged(&self) -> u64 {
+        self.live.load(Relaxed) & LOW
+    }
+
+    /// Confirmed sessions that only background paths keep alive, or that are silent.
+    pub fn kept_alive(&self) -> u64 {
+        self.live.load(Relaxed) >> 32
+    }
+
+    /// Newborns whose client has not sent the id back.
+    pub fn unconfirmed(&self) -> u64 {
+        self.unconfirmed.load(Relaxed)
+    }
+
+    /// Sessions this backend has made.
+    pub fn born(&self) -> u64 {
+        self.born.load(Relaxed)
+    }
+
+    /// Unknown or expired ids that the backend honoured.
+    pub fn adopted(&self) -> u64 {
+        self.adopted.load(Relaxed)
+    }
+
+    /// Sessions relocated here from another backend.
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Relaxed)
+    }
+
+    /// Renamings of a session.
+    pub fn rotated(&self) -> u64 {
+        self.rotated.load(Relaxed)
+    }
+
+    /// Sessions that are over for this reason.
+    pub fn ended(&self, reason: EndReason) -> u64 {
+        self.ended.get(reason as usize).map_or(0, |total| total.load(Relaxed))
+    }
+
+    /// Confirmed sessions that users lost by this cause.
+    pub fn lost(&self, cause: LossCause) -> u64 {
+        self.lost.get(cause as usize).map_or(0, |total| total.load(Relaxed))
+    }
+
+    /// One session changes from one gauge to another, in one step where both are live.
+    pub(super) fn shift(&self, from: Gauge, to: Gauge) {
+        if to == Gauge::Unconfirmed {
+            self.unconfirmed.fetch_add(1, Relaxed);
+        }
+        let change = to.word().wrapping_sub(from.word());
+        if change != 0 {
+            self.live.fetch_add(change, Relaxed);
+        }
+        if from == Gauge::Unconfirmed {
+            self.unconfirmed.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(super) fn count_born(&self) {
+        self.born.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_adopted(&self) {
+        self.adopted.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_arrived(&self) {
+        self.arrived.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_rotated(&self) {
+        self.rotated.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_ended(&self, reason: EndReason) {
+        if let Some(total) = self.ended.get(reason as usize) {
+            total.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn count_lost(&self, cause: LossCause) {
+        if let Some(total) = self.lost.get(cause as usize) {
+            total.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+const LOW: u64 = 0xffff_ffff;
+
+/// The gauge in which an entry is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gauge {
+    /// Not counted: candidates and tombstones.
+    Nowhere,
+    Unconfirmed,
+    Engaged,
+    KeptAlive,
+}
+
+impl Gauge {
+    /// The share in the word of live sessions.
+    const fn word(self) -> u64 {
+        match self {
+            Gauge::Nowhere | Gauge::Unconfirmed => 0,
+            Gauge::Engaged => 1,
+            Gauge::KeptAlive => 1 << 32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_never_seen_in_no_gauge_while_it_changes() {
+        let counts = Counts::default();
+        for (from, to, expected) in [
+            (Gauge::Nowhere, Gauge::Unconfirmed, (0, 0, 1)),
+            (Gauge::Unconfirmed, Gauge::Engaged, (1, 0, 0)),
+            (Gauge::Engaged, Gauge::KeptAlive, (0, 1, 0)),
+            (Gauge::Nowhere, Gauge::Engaged, (1, 1, 0)),
+            (Gauge::KeptAlive, Gauge::Engaged, (2, 0, 0)),
+            (Gauge::Engaged, Gauge::Nowhere, (1, 0, 0)),
+        ] {
+            counts.shift(from, to);
+            assert_eq!((counts.engaged(), counts.kept_alive(), counts.unconfirmed()), expected, "{from:?} to {to:?}");
+            assert_eq!(counts.live(), expected.0 + expected.1);
+        }
+    }
+
+    #[test]
+    fn labels_are_distinct_and_totals_have_a_place_for_each() {
+        let counts = Counts::default();
+        for reason in EndReason::ALL {
+            counts.count_ended(reason);
+            assert_eq!(counts.ended(reason), 1, "{}", reason.as_str());
+        }
+        for cause in LossCause::ALL {
+            counts.count_lost(cause);
+            assert_eq!(counts.lost(cause), 1, "{}", cause.as_str());
+        }
+        let labels: std::collections::HashSet<_> = EndReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(labels.len(), EndReason::ALL.len());
+    }
+}

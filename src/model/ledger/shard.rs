@@ -1,0 +1,466 @@
+//! A part of the ledger behind one lock: table, entries, wheel, and the queues from which room is made.
+//!
+//! Every transition goes through [`Shard::change`], which keeps gauges, queues, cap and timer true. Deadlines are
+//! evaluated whenever an entry is looked up, so an answer never depends on when the sweep came by.
+
+#[cfg(test)]
+pub(super) mod audit;
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::model::session_key::SessionKey;
+use crate::model::time::Time;
+
+use super::counts::{Counts, EndReason, Gauge, LossCause};
+use super::entry::{Entry, Event, Links, Standing};
+use super::room::{Room, Shelf};
+use super::rules::{Clock, Now, Spans};
+use super::slab::{NIL, Slab};
+use super::wheel::{Fired, Wheel};
+use super::{Adopted, Adoption, Attention, Born};
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    index: HashTable<u32>,
+    pub slab: Slab,
+    wheel: Wheel,
+    /// By [`Shelf`], oldest first.
+    queues: [Queue; Shelf::ALL.len()],
+    /// By slot.
+    counts: Vec<Option<Arc<Counts>>>,
+    /// For slots that nobody registered.
+    spare: Arc<Counts>,
+    pub spans: Spans,
+    pub clock: Clock,
+    room: Arc<Room>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    head: u32,
+    tail: u32,
+}
+
+impl Shard {
+    pub fn new(spans: Spans, clock: Clock, room: Arc<Room>, spare: Arc<Counts>) -> Shard {
+        let queues = [Queue { head: NIL, tail: NIL }; Shelf::ALL.len()];
+        Shard { index: HashTable::new(), slab: Slab::new(), wheel: Wheel::new(), queues, counts: Vec::new(), spare, spans, clock, room }
+    }
+
+    pub fn register(&mut self, slot: u32, counts: Arc<Counts>) {
+        let place = slot as usize;
+        if self.counts.len() <= place {
+            self.counts.resize(place + 1, None);
+        }
+        if let Some(known) = self.counts.get_mut(place) {
+            known.get_or_insert(counts);
+        }
+    }
+
+    /// The entry named `key`, after whatever time has done to it.
+    pub fn lookup(&mut self, key: &SessionKey, now: Now) -> Option<u32> {
+        let slab = &self.slab;
+        let i = *self.index.find(hash(key), |&i| slab.at(i).key == *key)?;
+        self.settle(i, now).then_some(i)
+    }
+
+    /// An exchange that carries the id, or an alias of it, begins.
+    pub fn enter(&mut self, i: u32, attention: Attention, by_alias: bool, now: Now) -> bool {
+        let engaged_for = self.spans.engaged;
+        let open = |entry: &mut Entry| {
+            let count = if by_alias { &mut entry.borrowed } else { &mut entry.open };
+            *count = count.saturating_add(1);
+            entry.touch(now.stamp);
+            if attention == Attention::Foreground {
+                entry.foreground = entry.foreground.max(now.stamp);
+            }
+            entry.engaged = entry.foreground.saturating_add(engaged_for) > now.tick;
+            entry.standing = Standing::Live { confirmed: true };
+        };
+        let entry = self.slab.at_mut(i);
+        // The short way is the usual one: nothing changes but times and the number of exchanges.
+        match entry.gauge() {
+            Gauge::Nowhere => return false,
+            Gauge::Engaged if attention == Attention::Foreground && engaged_for > 0 => open(entry),
+            _ => self.change(i, now, open),
+        }
+        true
+    }
+
+    /// That exchange ended.
+    pub fn leave(&mut self, i: u32, by_alias: bool, now: Now) {
+        let close = |entry: &mut Entry| {
+            if entry.is_live() {
+                entry.touch(now.stamp);
+            }
+            entry.close(by_alias);
+        };
+        let entry = self.slab.at_mut(i);
+        if entry.standing == (Standing::Live { confirmed: true }) {
+            close(entry);
+        } else {
+            // The last one out puts the entry on its shelf.
+            self.change(i, now, close);
+        }
+    }
+
+    /// Exchanges that were counted by an alias are no longer.
+    pub fn give_back(&mut self, i: u32, open: u32, now: Now) {
+        self.change(i, now, |entry| entry.borrowed = entry.borrowed.saturating_sub(open));
+    }
+
+    /// A response set the id of entry `i`.
+    pub fn born_again(&mut self, i: u32, slot: u32, scope: u32, now: Now) -> Born {
+        let entry = self.slab.at_mut(i);
+        let born = match entry.is_live() {
+            true if entry.slot == slot => {
+                entry.touch(now.stamp);
+                if entry.scope == 0 {
+                    entry.scope = scope;
+                }
+                return Born::Known;
+            }
+            true => {
+                let from = entry.slot;
+                self.finish(i, EndReason::Lost, Some(LossCause::Failover), now.stamp, now);
+                Born::Moved { from }
+            }
+            false => Born::New,
+        };
+        self.counts(slot).count_born();
+        self.change(i, now, |entry| entry.reborn(slot, scope, now.stamp));
+        born
+    }
+
+    /// A newborn of a name that has no entry; the room is reserved.
+    pub fn insert_newborn(&mut self, key: SessionKey, slot: u32, scope: u32, open: u32, now: Now) {
+        self.counts(slot).count_born();
+        self.insert(Entry { open, ..Entry::newborn(key, slot, scope, now.stamp) }, now);
+    }
+
+    /// An id that a backend honoured and that has no entry; the room, and if unsigned the place under the cap, are
+    /// reserved.
+    pub fn insert_adopted(&mut self, key: SessionKey, slot: u32, proof: Adoption, open: u32, now: Now) -> Adopted {
+        let newborn = Entry { open, ..Entry::newborn(key, slot, 0, now.stamp) };
+        match proof {
+            Adoption::SignedPin { issued } => {
+                self.counts(slot).count_adopted();
+                let pinned = self.clock.now(issued).stamp;
+                self.insert(Entry { pinned, engaged: true, standing: Standing::Live { confirmed: true }, ..newborn }, now);
+                Adopted::Live
+            }
+            Adoption::Unsigned => {
+                self.insert(Entry { standing: Standing::Candidate, unsigned: true, ..newborn }, now);
+                Adopted::Candidate
+            }
+        }
+    }
+
+    /// A backend honoured the id of entry `i`.
+    pub fn adopt(&mut self, i: u32, slot: u32, proof: Adoption, decided_at: Time, now: Now) -> Adopted {
+        let entry = *self.slab.at(i);
+        match entry.standing {
+            Standing::Live { .. } => {
+                if entry.slot == slot {
+                    self.change(i, now, |entry| {
+                        entry.touch(now.stamp);
+                        if entry.gauge() == Gauge::Unconfirmed {
+                            entry.standing = Standing::Live { confirmed: true };
+                            entry.foreground = entry.foreground.max(now.stamp);
+                            entry.engaged = true;
+                        }
+                    });
+                }
+                return Adopted::Known;
+            }
+            Standing::Candidate if proof == Adoption::Unsigned && entry.slot != slot => {
+                self.change(i, now, |entry| {
+                    entry.slot = slot;
+                    entry.touch(now.stamp);
+                });
+                return Adopted::Candidate;
+            }
+            Standing::Ended(EndReason::Logout | EndReason::Evicted | EndReason::Moved | EndReason::Lost)
+                if decided_at <= self.clock.time(entry.ended) =>
+            {
+                return Adopted::Ghost;
+            }
+            Standing::Candidate | Standing::Ended(_) => {}
+        }
+        let pinned = match proof {
+            Adoption::SignedPin { issued } => self.clock.now(issued).stamp,
+            Adoption::Unsigned if entry.slot == slot && entry.standing != Standing::Candidate => entry.pinned,
+            Adoption::Unsigned => now.stamp,
+        };
+        self.counts(slot).count_adopted();
+        self.change(i, now, |entry| {
+            if entry.standing == Standing::Ended(EndReason::Lifetime) {
+                // The application does not share that limit: with its old birth the session would end again at once.
+                entry.born = now.stamp;
+            }
+            entry.standing = Standing::Live { confirmed: true };
+            entry.engaged = true;
+            entry.slot = slot;
+            entry.pinned = pinned;
+            entry.touch(now.stamp);
+            entry.foreground = entry.foreground.max(now.stamp);
+            entry.unsigned &= proof == Adoption::Unsigned;
+        });
+        Adopted::Live
+    }
+
+    /// The session goes on elsewhere.
+    pub fn relocate(&mut self, i: u32, to_slot: u32, now: Now) -> bool {
+        let entry = self.slab.at(i);
+        if !entry.is_live() || entry.slot == to_slot {
+            return false;
+        }
+        self.counts(entry.slot).count_ended(EndReason::Moved);
+        self.counts(to_slot).count_arrived();
+        self.change(i, now, |entry| {
+            entry.slot = to_slot;
+            entry.pinned = now.stamp;
+        });
+        true
+    }
+
+    /// The session is over, by a deletion of this scope or otherwise. True if it was live.
+    pub fn end(&mut self, i: u32, reason: EndReason, cause: Option<LossCause>, scope: u32, now: Now) -> bool {
+        let entry = self.slab.at_mut(i);
+        if scope != 0 && entry.scope != 0 && scope != entry.scope {
+            return false;
+        }
+        match entry.standing {
+            Standing::Live { .. } => {
+                self.finish(i, reason, cause, now.stamp, now);
+                return true;
+            }
+            // Expired for us, alive for the application until now.
+            Standing::Ended(_) if reason == EndReason::Logout => self.change(i, now, |entry| {
+                entry.standing = Standing::Ended(reason);
+                entry.ended = now.stamp;
+            }),
+            Standing::Candidate if reason == EndReason::Logout => self.remove(i),
+            Standing::Candidate | Standing::Ended(_) => {}
+        }
+        false
+    }
+
+    /// Ends a live session. A loss of an unconfirmed one is none: nobody ever came back with it.
+    /// True when a confirmed session ended.
+    pub fn finish(&mut self, i: u32, reason: EndReason, cause: Option<LossCause>, at: u32, now: Now) -> bool {
+        let entry = self.slab.at(i);
+        let confirmed = entry.standing == Standing::Live { confirmed: true };
+        let reason = if !confirmed && cause.is_some() { EndReason::Unconfirmed } else { reason };
+        // Totals before gauges: who sees the last session gone also sees why.
+        let counts = self.counts(entry.slot);
+        counts.count_ended(reason);
+        if let (true, Some(cause)) = (confirmed, cause) {
+            counts.count_lost(cause);
+        }
+        self.change(i, now, |entry| {
+            entry.standing = Standing::Ended(reason);
+            entry.engaged = false;
+            entry.ended = at;
+        });
+        confirmed
+    }
+
+    /// Takes the oldest entry off a shelf to make room.
+    pub fn drop_oldest(&mut self, shelf: Shelf, now: Now) -> bool {
+        let Some(i) = self.queues.get(shelf as usize).map(|queue| queue.head).filter(|&i| i != NIL) else { return false };
+        if shelf == Shelf::Unconfirmed {
+            self.finish(i, EndReason::Unconfirmed, None, now.stamp, now);
+        }
+        self.remove(i);
+        true
+    }
+
+    /// Lets time act on what is due, at most `budget` entries. True when more is due.
+    pub fn advance(&mut self, now: Now, mut budget: usize) -> bool {
+        loop {
+            match self.wheel.fire(&mut self.slab, now.tick, &mut budget) {
+                Fired::Entry(i) => {
+                    if self.settle(i, now) {
+                        self.arm(i, now);
+                    }
+                }
+                Fired::Paused => return true,
+                Fired::Nothing => return false,
+            }
+        }
+    }
+
+    /// Arms entry `i` anew: the rules changed, so its deadlines may be nearer than its timer.
+    pub fn rearm(&mut self, i: u32, now: Now) {
+        if self.settle(i, now) {
+            self.arm(i, now);
+        }
+    }
+
+    /// Takes a session out under its old name. It stays counted, and so does its room: [`Shard::put`] must follow.
+    pub fn take(&mut self, i: u32) -> Entry {
+        let entry = *self.slab.at(i);
+        self.wheel.unlink(&mut self.slab, i);
+        self.dequeue(i, entry.shelf());
+        if let Ok(found) = self.index.find_entry(hash(&entry.key), |&j| j == i) {
+            found.remove();
+        }
+        self.slab.remove(i);
+        entry
+    }
+
+    /// Puts a session that was taken in under its new name, in place of the entry `i` that is not live.
+    pub fn put(&mut self, session: Entry, i: Option<u32>, now: Now) {
+        let mut session = Entry { due: super::entry::UNARMED, timer: Links::NONE, queue: Links::NONE, ..session };
+        if let Some(i) = i {
+            let former = self.slab.at(i);
+            session.open = session.open.saturating_add(former.open);
+            session.borrowed = session.borrowed.saturating_add(former.borrowed);
+            self.remove(i);
+        }
+        self.place(session, now);
+    }
+
+    /// A session that was taken ends, because its user goes on in live session `i`, which inherits its exchanges.
+    pub fn merge(&mut self, session: &Entry, i: u32, now: Now) {
+        let counts = self.counts(session.slot);
+        counts.count_ended(EndReason::Moved);
+        counts.shift(session.gauge(), Gauge::Nowhere);
+        self.room.release();
+        if session.unsigned {
+            self.room.release_unsigned();
+        }
+        self.change(i, now, |entry| {
+            entry.borrowed = entry.borrowed.saturating_add(session.exchanges());
+            entry.touch(now.stamp);
+        });
+    }
+
+    pub fn counts(&self, slot: u32) -> &Counts {
+        match self.counts.get(slot as usize) {
+            Some(Some(counts)) => counts,
+            _ => &self.spare,
+        }
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.index.allocation_size() + self.slab.bytes() + self.wheel.bytes() + self.counts.capacity() * size_of::<usize>()
+    }
+
+    fn insert(&mut self, entry: Entry, now: Now) {
+        self.counts(entry.slot).shift(Gauge::Nowhere, entry.gauge());
+        self.place(entry, now);
+    }
+
+    fn place(&mut self, entry: Entry, now: Now) {
+        let (key, shelf) = (entry.key, entry.shelf());
+        let i = self.slab.insert(entry);
+        let slab = &self.slab;
+        self.index.insert_unique(hash(&key), i, |&j| hash(&slab.at(j).key));
+        self.enqueue(i, shelf);
+        self.arm(i, now);
+    }
+
+    /// Drops an entry that is in no gauge.
+    fn remove(&mut self, i: u32) {
+        let entry = self.take(i);
+        debug_assert_eq!(entry.gauge(), Gauge::Nowhere, "what is dropped was counted out");
+        if entry.unsigned {
+            self.room.release_unsigned();
+        }
+        self.room.release();
+    }
+
+    /// Lets time act on entry `i`; false when it is gone.
+    pub fn settle(&mut self, i: u32, now: Now) -> bool {
+        while let Some((at, event)) = self.slab.at(i).next_event(&self.spans)
+            && at <= now.tick
+        {
+            match event {
+                Event::End(reason) => {
+                    self.finish(i, reason, None, at, now);
+                }
+                Event::Disengage => self.change(i, now, |entry| entry.engaged = false),
+                Event::Forget => {
+                    self.remove(i);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The one way in which an entry changes what it is counted as.
+    fn change(&mut self, i: u32, now: Now, alter: impl FnOnce(&mut Entry)) {
+        let entry = self.slab.at_mut(i);
+        let (slot, gauge, shelf, unsigned) = (entry.slot, entry.gauge(), entry.shelf(), entry.unsigned);
+        alter(entry);
+        let (new_slot, new_gauge, new_shelf) = (entry.slot, entry.gauge(), entry.shelf());
+        if unsigned && !entry.unsigned {
+            self.room.release_unsigned();
+        }
+        if slot == new_slot {
+            self.counts(slot).shift(gauge, new_gauge);
+        } else {
+            self.counts(new_slot).shift(Gauge::Nowhere, new_gauge);
+            self.counts(slot).shift(gauge, Gauge::Nowhere);
+        }
+        if shelf != new_shelf {
+            self.dequeue(i, shelf);
+            self.enqueue(i, new_shelf);
+        }
+        self.arm(i, now);
+    }
+
+    /// Makes sure that the wheel looks at entry `i` no later than its next deadline.
+    fn arm(&mut self, i: u32, now: Now) {
+        let entry = self.slab.at(i);
+        let event_at = entry.next_event(&self.spans).map_or(u32::MAX - 1, |(at, _)| at);
+        // An open exchange may end without arming anything, because the idle deadline that it then leaves lies beyond
+        // this look.
+        let look_at = if entry.exchanges() > 0 { now.tick.saturating_add(self.spans.idle) } else { u32::MAX };
+        let due = event_at.min(look_at);
+        if due < entry.due {
+            self.wheel.unlink(&mut self.slab, i);
+            self.wheel.link(&mut self.slab, i, due);
+        }
+    }
+
+    fn enqueue(&mut self, i: u32, shelf: Option<Shelf>) {
+        let Some(shelf) = shelf else { return };
+        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
+        let tail = std::mem::replace(&mut queue.tail, i);
+        if tail == NIL {
+            queue.head = i;
+        } else {
+            self.slab.at_mut(tail).queue.next = i;
+        }
+        self.slab.at_mut(i).queue = Links { prev: tail, next: NIL };
+        self.room.put_on(shelf);
+    }
+
+    fn dequeue(&mut self, i: u32, shelf: Option<Shelf>) {
+        let Some(shelf) = shelf else { return };
+        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
+        let Links { prev, next } = self.slab.at(i).queue;
+        match prev {
+            NIL => queue.head = next,
+            prev => self.slab.at_mut(prev).queue.next = next,
+        }
+        match next {
+            NIL => queue.tail = prev,
+            next => self.slab.at_mut(next).queue.prev = prev,
+        }
+        self.room.take_off(shelf);
+    }
+}
+
+/// The key is a keyed hash already; half of it finds its place, another byte its shard.
+fn hash(key: &SessionKey) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = key.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}

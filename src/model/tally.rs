@@ -1,0 +1,133 @@
+//! Counters of what happened, as plain atomics next to the things they count.
+//!
+//! The metrics endpoint reads them when it is asked: no label is looked up and nothing is registered on a request's
+//! way, and page, CLI, API and `/metrics` show the same figures because there is only one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::reason::{PinResult, Reason};
+
+/// Of an app.
+#[derive(Debug)]
+pub struct AppTally {
+    decisions: [AtomicU64; Reason::ALL.len()],
+    pins: [AtomicU64; PinResult::ALL.len()],
+    /// Turns taken by round robin; shared by all pools of the app.
+    pub turns: AtomicU64,
+}
+
+impl Default for AppTally {
+    fn default() -> Self {
+        AppTally {
+            decisions: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            pins: [const { AtomicU64::new(0) }; PinResult::ALL.len()],
+            turns: AtomicU64::new(0),
+        }
+    }
+}
+
+impl AppTally {
+    /// Counts a decision by its reason.
+    pub fn decided(&self, reason: Reason) {
+        if let Some(counter) = self.decisions.get(reason as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what became of the pin that a request carried.
+    pub fn pinned(&self, result: PinResult) {
+        if let Some(counter) = self.pins.get(result as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Decisions so far with this reason.
+    pub fn decisions(&self, reason: Reason) -> u64 {
+        self.decisions.get(reason as usize).map_or(0, |c| c.load(Ordering::Relaxed))
+    }
+
+    /// Pins so far with this result.
+    pub fn pins(&self, result: PinResult) -> u64 {
+        self.pins.get(result as usize).map_or(0, |c| c.load(Ordering::Relaxed))
+    }
+}
+
+/// Status classes as labels of `requests_total`; `0xx` is an exchange without an answer.
+pub const CODE_CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Of a backend.
+#[derive(Debug, Default)]
+pub struct BackendTally {
+    codes: [AtomicU64; CODE_CLASSES.len()],
+}
+
+impl BackendTally {
+    /// Counts an exchange by the status the client saw; 0 when it saw none.
+    pub fn answered(&self, status: u16) {
+        let class = usize::from(status / 100);
+        if let Some(counter) = self.codes.get(class).or(self.codes.last()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Exchanges so far by class, in the order of [`CODE_CLASSES`].
+    pub fn codes(&self) -> [u64; CODE_CLASSES.len()] {
+        std::array::from_fn(|class| self.codes.get(class).map_or(0, |c| c.load(Ordering::Relaxed)))
+    }
+}
+
+/// Upper bounds of the buckets of `request_duration_seconds`, in microseconds: a factor of about 2.5 from 1 ms to 60 s,
+/// the span between a cached page and the default read timeout.
+pub const DURATION_BUCKETS_US: [u64; 13] =
+    [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000, 60_000_000];
+
+/// Of a release: a histogram of how long exchanges took.
+#[derive(Debug, Default)]
+pub struct ReleaseTally {
+    buckets: [AtomicU64; DURATION_BUCKETS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl ReleaseTally {
+    /// Adds the duration of an exchange, from its head to its last byte.
+    pub fn took(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_BUCKETS_US.partition_point(|&bound| bound < us);
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Counts per bucket (not cumulative; the last one is beyond all bounds) and the sum in seconds.
+    pub fn histogram(&self) -> ([u64; DURATION_BUCKETS_US.len() + 1], f64) {
+        let buckets = std::array::from_fn(|i| self.buckets.get(i).map_or(0, |c| c.load(Ordering::Relaxed)));
+        (buckets, Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_fall_into_their_class() {
+        let tally = BackendTally::default();
+        for status in [0, 101, 200, 204, 302, 404, 502, 503, 599, 999] {
+            tally.answered(status);
+        }
+        assert_eq!(tally.codes(), [1, 1, 2, 1, 1, 4]);
+    }
+
+    #[test]
+    fn a_duration_on_a_bound_belongs_to_its_bucket() {
+        let tally = ReleaseTally::default();
+        for us in [999, 1_000, 1_001, 61_000_000] {
+            tally.took(Duration::from_micros(us));
+        }
+        let (buckets, sum) = tally.histogram();
+        assert_eq!((buckets[0], buckets[1], buckets[13]), (2, 1, 1));
+        assert!((sum - 61.003).abs() < 1e-6);
+    }
+}

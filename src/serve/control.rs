@@ -1,0 +1,292 @@
+//! Who may change the snapshot: one door for startup, commands and the controller.
+//!
+//! Changes are computed and published under one lock, so two commands never build on the same view; requests read the
+//! snapshot without it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::broadcast;
+
+use super::clock::Clock;
+use crate::model::admission::Intent;
+use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
+use crate::model::drain::{Drain, DrainState, Step};
+use crate::model::event::{Event, Owner};
+use crate::model::settings::DrainThen;
+use crate::model::target::Target;
+use crate::model::time::Time;
+use crate::model::view::View;
+
+/// Events kept for those who ask later: a busy day of deployments.
+const EVENTS_KEPT: usize = 1000;
+/// Finished drains kept for `tidegate wait` and the status document.
+const DRAINS_KEPT: usize = 100;
+
+/// How a drain can end.
+const VERDICTS: [DrainState; 3] = [DrainState::Drained, DrainState::Cancelled, DrainState::Superseded];
+
+/// The snapshot and everything that changes it.
+pub struct Control {
+    view: ArcSwap<View>,
+    clock: Clock,
+    inner: Mutex<Inner>,
+    news: broadcast::Sender<Event>,
+}
+
+#[derive(Default)]
+struct Inner {
+    drains: VecDeque<Drain>,
+    last_drain: u64,
+    events: VecDeque<Event>,
+    /// Drains that are over, in the order of [`VERDICTS`]; outlives the drains that are kept.
+    finished: [u64; VERDICTS.len()],
+}
+
+impl Inner {
+    fn finished(&mut self, verdict: DrainState) {
+        for (count, state) in self.finished.iter_mut().zip(VERDICTS) {
+            *count += u64::from(state == verdict);
+        }
+    }
+}
+
+/// How a new drain ends, where it differs from the app's settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DrainOrder {
+    /// Empty after this time.
+    pub deadline: Option<Duration>,
+    /// What the deadline does.
+    pub then: Option<DrainThen>,
+}
+
+impl Control {
+    /// An empty snapshot.
+    pub fn new(clock: Clock) -> Control {
+        let (news, _) = broadcast::channel(256);
+        Control { view: ArcSwap::from_pointee(View::default()), clock, inner: Mutex::default(), news }
+    }
+
+    /// The snapshot of this moment.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// The present.
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// The clock behind it.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Computes and publishes a change; returns the drains that it began or found running on its targets.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing was changed.
+    pub fn apply(&self, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
+        let mut inner = self.lock();
+        self.apply_locked(&mut inner, change, owner, order)
+    }
+
+    fn apply_locked(&self, inner: &mut Inner, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
+        let now = self.now();
+        let applied = apply(&self.view(), change, owner, now)?;
+        applied.commit(|view| self.view.store(Arc::new(view)));
+        for event in &applied.events {
+            self.record(inner, event.clone());
+        }
+        for (app, slots) in &applied.evict {
+            app.ledger.evict(slots, None, usize::MAX, now);
+        }
+        Ok(self.follow_drains(inner, &applied, change, owner, order, now))
+    }
+
+    fn follow_drains(&self, inner: &mut Inner, applied: &Applied, change: &Change, owner: Owner, order: DrainOrder, now: Time) -> Vec<u64> {
+        for target in &applied.superseded {
+            let mut ended = 0;
+            for drain in inner.drains.iter_mut().filter(|d| d.state.runs() && d.target == *target) {
+                drain.finish(DrainState::Superseded, now);
+                ended += 1;
+            }
+            for _ in 0..ended {
+                inner.finished(DrainState::Superseded);
+            }
+        }
+        let view = self.view();
+        let mut ids = Vec::new();
+        for target in &applied.drains {
+            if let Some(running) = inner.drains.iter().find(|d| d.state.runs() && d.target == *target) {
+                ids.push(running.id);
+                continue;
+            }
+            inner.last_drain += 1;
+            let mut drain = Drain::new(inner.last_drain, target.clone(), owner, &view, now);
+            if let Some(after) = order.deadline {
+                drain.deadline = Some(now + after);
+            }
+            drain.then = order.then.unwrap_or(drain.then);
+            ids.push(drain.id);
+            let what = format!("drain d{} begins with {} live sessions", drain.id, drain.initial);
+            self.record(inner, Event { at: now, owner, target: target.to_string().into(), what });
+            inner.drains.push_back(drain);
+        }
+        // The same command again finds its drain.
+        if ids.is_empty() {
+            let again = |d: &&Drain| match (change, &d.target) {
+                (Change::Promote { app, .. }, Target::Release(a, _)) => a == app && d.state.runs(),
+                (Change::Intent { target, intent: Intent::Drain, .. }, t) => t == target && d.state.runs(),
+                _ => false,
+            };
+            ids.extend(inner.drains.iter().filter(again).map(|d| d.id));
+        }
+        let finished = inner.drains.iter().filter(|d| !d.state.runs()).count();
+        if finished > DRAINS_KEPT
+            && let Some(oldest) = inner.drains.iter().position(|d| !d.state.runs())
+        {
+            inner.drains.remove(oldest);
+        }
+        ids
+    }
+
+    fn record(&self, inner: &mut Inner, event: Event) {
+        log::info!("{}: {} ({})", event.target, event.what, event.owner.as_str());
+        if inner.events.len() == EVENTS_KEPT {
+            inner.events.pop_front();
+        }
+        inner.events.push_back(event.clone());
+        // Nobody listening is no error.
+        drop(self.news.send(event));
+    }
+
+    /// Adds an event of the shell's own, such as a change of health.
+    pub fn note(&self, owner: Owner, target: &str, what: impl Into<String>) {
+        let event = Event { at: self.now(), owner, target: target.into(), what: what.into() };
+        self.record(&mut self.lock(), event);
+    }
+
+    /// All drains that are remembered, oldest first.
+    pub fn drains(&self) -> Vec<Drain> {
+        self.lock().drains.iter().cloned().collect()
+    }
+
+    /// One drain.
+    pub fn drain(&self, id: u64) -> Option<Drain> {
+        self.lock().drains.iter().find(|d| d.id == id).cloned()
+    }
+
+    /// Drains that are over so far, by verdict.
+    pub fn finished(&self) -> [(DrainState, u64); VERDICTS.len()] {
+        let mut finished = VERDICTS.map(|verdict| (verdict, 0));
+        for ((_, to), count) in finished.iter_mut().zip(self.lock().finished) {
+            *to = count;
+        }
+        finished
+    }
+
+    /// Ends a drain without bringing its target back: for a backend or host, `serve` does that.
+    ///
+    /// # Errors
+    /// [`Refused`] when it does not exist or has ended.
+    pub fn cancel(&self, id: u64) -> Result<Drain, Refused> {
+        let now = self.now();
+        let mut inner = self.lock();
+        let Some(drain) = inner.drains.iter_mut().find(|d| d.id == id) else {
+            let what = format!("drain 'd{id}' does not exist");
+            return Err(Refused { kind: RefusedKind::NotFound, what, remedy: "see tidegate status".to_owned() });
+        };
+        if !drain.state.runs() {
+            let what = format!("drain 'd{id}' has ended: {}", drain.state.as_str());
+            return Err(Refused { kind: RefusedKind::Conflict, what, remedy: "none needed".to_owned() });
+        }
+        drain.finish(DrainState::Cancelled, now);
+        let drain = drain.clone();
+        inner.finished(DrainState::Cancelled);
+        // A cancelled drain of a backend or host is over in every respect: it takes new sessions again.
+        if !matches!(drain.target, Target::Release(..)) {
+            let serve = Change::Intent { target: drain.target.clone(), intent: Intent::Serve, force: true };
+            self.apply_locked(&mut inner, &serve, Owner::Operator, DrainOrder::default())?;
+        }
+        let event =
+            Event { at: now, owner: Owner::Operator, target: drain.target.to_string().into(), what: format!("drain d{id} cancelled") };
+        self.record(&mut inner, event);
+        Ok(drain)
+    }
+
+    /// Ends live sessions of a target; returns how many.
+    ///
+    /// # Errors
+    /// [`Refused`] when the target does not exist.
+    pub fn evict(&self, target: &Target, idle: Option<Duration>) -> Result<usize, Refused> {
+        let now = self.now();
+        let backends = target.backends(&self.view());
+        if backends.is_empty() {
+            let nearest = target.nearest(&self.view()).join(", ");
+            return Err(Refused {
+                kind: RefusedKind::NotFound,
+                what: format!("target '{target}' does not exist"),
+                remedy: format!("nearest: {nearest}"),
+            });
+        }
+        let evicted = backends.iter().map(|(app, b)| app.ledger.evict(&[b.slot], idle, usize::MAX, now)).sum();
+        self.note(Owner::Operator, &target.to_string(), format!("{evicted} sessions evicted"));
+        Ok(evicted)
+    }
+
+    /// The event log, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().events.iter().cloned().collect()
+    }
+
+    /// The events from now on.
+    pub fn follow(&self) -> broadcast::Receiver<Event> {
+        self.news.subscribe()
+    }
+
+    /// The controller's turn, several times a second: expiries and drains.
+    pub fn tick(&self) {
+        let now = self.now();
+        for app in &self.view().apps {
+            app.ledger.sweep(now);
+        }
+        let mut inner = self.lock();
+        let mut settled = Vec::new();
+        let view = self.view();
+        for drain in inner.drains.iter_mut().filter(|d| d.state.runs()) {
+            let step = drain.step(&view, now);
+            if step != Step::Same {
+                settled.push((drain.clone(), step));
+            }
+        }
+        for (drain, step) in settled {
+            self.settled(&mut inner, &drain, step, now);
+        }
+    }
+
+    fn settled(&self, inner: &mut Inner, drain: &Drain, step: Step, now: Time) {
+        if let (Target::Release(app, release), Some(state)) = (&drain.target, drain.release_state()) {
+            let change = Change::Settle { app: app.clone(), release: release.clone(), state };
+            if let Err(refused) = self.apply_locked(inner, &change, Owner::Controller, DrainOrder::default()) {
+                log::warn!("drain d{}: {}", drain.id, refused.what);
+            }
+        }
+        if step == Step::Drained {
+            inner.finished(DrainState::Drained);
+        }
+        let what = match step {
+            Step::Same => return,
+            Step::Fencing => format!("drain d{}: no session left, the last exchanges leave", drain.id),
+            Step::Reopened => format!("drain d{}: a session appeared, draining goes on", drain.id),
+            Step::Drained => format!("drain d{}: drained and fenced after {} s", drain.id, now.since(drain.started).as_secs()),
+        };
+        self.record(inner, Event { at: now, owner: Owner::Controller, target: drain.target.to_string().into(), what });
+    }
+}

@@ -1,0 +1,180 @@
+//! What is remembered of an exchange from hook to hook. Private to the glue; the counts it holds are guards, so that a
+//! dropped task leaks none.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use pingora_core::{Error, ErrorType, Result};
+
+use super::client::Client;
+use super::patience::QueueTurn;
+use crate::model::admission::Admission;
+use crate::model::decide::Forward;
+use crate::model::facts::Facts;
+use crate::model::gate::InFlight;
+use crate::model::ledger::Ledger;
+use crate::model::reason::{PinResult, Reason};
+use crate::model::session_key::SessionKey;
+use crate::model::time::Time;
+use crate::model::view::{App, Release};
+use crate::serve::clock::Clock;
+use crate::serve::transport::Tunnel;
+
+/// Backends that one exchange tries to reach before it gives up; each is a connect that failed.
+const TRIED_MAX: usize = 8;
+
+/// The context of one exchange.
+pub struct Exchange {
+    pub(super) started: Instant,
+    /// Of the snapshot in which the exchange was decided; a later one changes nothing for it.
+    pub(super) app: Option<Arc<App>>,
+    /// Length of the public prefix that matched.
+    pub(super) prefix: usize,
+    pub(super) client: Client,
+    pub(super) facts: Option<Facts>,
+    pub(super) decided_at: Time,
+    pub(super) claim: Option<Claim>,
+    pub(super) stay: Option<Stay>,
+    pub(super) tried: Tried,
+    pub(super) attempts: u32,
+    pub(super) waited: bool,
+    pub(super) ignored: bool,
+    /// The path as the backend knows it, where that differs.
+    pub(super) mapped: Option<Box<[u8]>>,
+    pub(super) max_body: Option<u64>,
+    pub(super) tunnel: Option<Tunnel>,
+    pub(super) pin_change: PinChange,
+    pub(super) request_id: Option<HeaderValue>,
+    pub(super) reason: Option<Reason>,
+    pub(super) pin: PinResult,
+    pub(super) refused: Option<Reason>,
+    pub(super) first_byte: Option<Duration>,
+    pub(super) debug: bool,
+}
+
+/// A backend, entered.
+pub struct Claim {
+    pub(super) forward: Forward,
+    pub(super) release: Arc<Release>,
+    in_flight: Option<InFlight>,
+    /// Dropped after `in_flight`: whoever is woken finds the place free.
+    turn: Option<QueueTurn>,
+}
+
+impl Claim {
+    pub(super) fn new(forward: Forward, release: Arc<Release>, in_flight: InFlight, turn: Option<QueueTurn>) -> Claim {
+        Claim { forward, release, in_flight: Some(in_flight), turn }
+    }
+
+    /// Whether the backend closed before anything was sent, so that the exchange must be decided anew.
+    pub(super) fn closed(&self) -> bool {
+        self.forward.backend.admission() < Admission::KnownSessions
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        drop(self.in_flight.take());
+        drop(self.turn.take());
+    }
+}
+
+/// A live session's open exchange, counted in the ledger while this lives.
+pub struct Stay {
+    ledger: Arc<Ledger>,
+    key: SessionKey,
+    clock: Clock,
+}
+
+impl Stay {
+    /// For an exchange that the ledger has let in under `key`.
+    pub(super) fn new(ledger: &Arc<Ledger>, key: SessionKey, clock: Clock) -> Stay {
+        Stay { ledger: Arc::clone(ledger), key, clock }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.ledger.leave(self.key, self.clock.now());
+    }
+}
+
+/// What is to become of the client's pin with this answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum PinChange {
+    /// As the request's facts say: refreshed if it is due, else left alone.
+    #[default]
+    AsDue,
+    /// Pinned here, bound to the id that the answer sets.
+    NewSession,
+    /// Pinned here, bound to the id that the request carries.
+    SameSession,
+    /// Forgotten, with the session.
+    Delete,
+}
+
+/// Slots whose connect failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tried {
+    slots: [u32; TRIED_MAX],
+    count: usize,
+}
+
+impl Tried {
+    pub(super) fn as_slice(&self) -> &[u32] {
+        self.slots.get(..self.count).unwrap_or_default()
+    }
+
+    /// False when there is no room for another attempt.
+    pub(super) fn add(&mut self, slot: u32) -> bool {
+        match self.slots.get_mut(self.count) {
+            Some(place) => {
+                *place = slot;
+                self.count += 1;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Exchange {
+    pub(super) fn new() -> Exchange {
+        Exchange {
+            started: Instant::now(),
+            app: None,
+            prefix: 0,
+            client: Client::default(),
+            facts: None,
+            decided_at: Time(0),
+            claim: None,
+            stay: None,
+            tried: Tried::default(),
+            attempts: 0,
+            waited: false,
+            ignored: false,
+            mapped: None,
+            max_body: None,
+            tunnel: None,
+            pin_change: PinChange::AsDue,
+            request_id: None,
+            reason: None,
+            pin: PinResult::None,
+            refused: None,
+            first_byte: None,
+            debug: false,
+        }
+    }
+
+    /// Fails once a body without Content-Length has grown past `limits.max_body`.
+    pub(super) fn body_within_limit(&mut self, read: usize) -> Result<()> {
+        match self.max_body {
+            Some(max) if read as u64 > max => {
+                self.refused = Some(Reason::BodyTooLarge);
+                Error::e_explain(ErrorType::HTTPStatus(413), "request body larger than limits.max_body")
+            }
+            _ => Ok(()),
+        }
+    }
+}

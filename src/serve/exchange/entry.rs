@@ -1,0 +1,258 @@
+//! How an exchange gets in: the facts are read once, a decision is taken, and its backend is claimed. Deciding and claiming
+//! are one step: the gate is entered first and the session counted after, so a fence that closes in between sees us.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, COOKIE, USER_AGENT};
+use pingora_core::Result;
+use pingora_proxy::Session;
+
+use super::Gateway;
+use super::client::{Client, host};
+use super::context::{Claim, Exchange, PinChange, Stay};
+use super::patience::{Patience, QueueTurn};
+use crate::model::balance::mix;
+use crate::model::decide::{Decision, Footing, Forward, Question, decide};
+use crate::model::facts::Facts;
+use crate::model::gate::{ClaimError, InFlight};
+use crate::model::ledger::{Attention, Entered};
+use crate::model::path_map;
+use crate::model::reason::Reason;
+use crate::model::routes::under;
+use crate::model::settings::Ignore;
+use crate::model::view::App;
+
+/// A claim fails when a gate closes between decision and claim. Each failure needs another change of state in that
+/// instant, so a handful of attempts is for ever.
+const CLAIMS: usize = 8;
+
+impl Gateway {
+    /// Reads the request, decides and claims. The inner error is a refusal, the outer one a client that has gone.
+    pub(super) async fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+        let view = self.control.view();
+        exchange.client = Client::of(session, &self.trusted);
+        let request = session.req_header();
+        let Some((app, prefix)) = view.route(host(session), request.uri.path()) else {
+            return Ok(Err(Reason::NoApp));
+        };
+        let (app, prefix) = (Arc::clone(app), prefix.len());
+        exchange.prefix = prefix;
+        exchange.max_body = app.settings.limits.max_body;
+        exchange.ignored = ignored(&app.settings.session.ignore, exchange, request);
+        exchange.debug = exchange.client.trusted && request.headers.get("x-tidegate-debug").is_some_and(|v| v == "1");
+        let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        if exchange.max_body.is_some_and(|max| length.is_some_and(|length| length > max)) {
+            exchange.app = Some(app);
+            return Ok(Err(Reason::BodyTooLarge));
+        }
+        let now = self.control.now();
+        exchange.decided_at = now;
+        exchange.facts = Some(read_facts(&app, session, now));
+        exchange.app = Some(app);
+        self.claim(session, exchange).await
+    }
+
+    /// Decides anew after the backend of the former claim could not be reached.
+    pub(super) async fn claim_again(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+        exchange.claim = None;
+        exchange.stay = None;
+        exchange.mapped = None;
+        if let Some(app) = exchange.app.as_ref().and_then(|app| self.control.view().app(&app.name).cloned()) {
+            exchange.decided_at = self.control.now();
+            exchange.facts = Some(read_facts(&app, session, exchange.decided_at));
+            exchange.app = Some(app);
+        }
+        self.claim(session, exchange).await
+    }
+
+    async fn claim(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+        let (Some(mut app), Some(mut facts)) = (exchange.app.clone(), exchange.facts) else { return Ok(Err(Reason::NoApp)) };
+        for _ in 0..CLAIMS {
+            let question = Question {
+                now: exchange.decided_at,
+                has_id: facts.key.is_some(),
+                session: facts.session,
+                pin: facts.pin,
+                tried: exchange.tried.as_slice(),
+                waited: exchange.waited,
+                dice: dice(),
+                client: exchange.client.hash(),
+            };
+            let forward = match decide(&app, &question) {
+                Decision::Forward(forward) => forward,
+                Decision::Refuse(reason, pin) => {
+                    exchange.pin = pin;
+                    app.tally.pinned(pin);
+                    return Ok(Err(reason));
+                }
+                Decision::Wait(backend, longest) => {
+                    exchange.waited = true;
+                    Patience::of(session).until_admitted(session, &backend, longest).await?;
+                    continue;
+                }
+            };
+            match forward.backend.live.gate.claim(forward.need, forward.backend.max_connections) {
+                Ok(in_flight) => {
+                    let turn = self.queues.turn(&forward.backend);
+                    return Ok(self.entered(session, exchange, &app, forward, in_flight, turn));
+                }
+                Err(ClaimError::Full) => match self.queue(session, exchange, &app, forward).await? {
+                    Some(entered) => return Ok(entered),
+                    None => continue,
+                },
+                Err(ClaimError::Closed) => {
+                    let view = self.control.view();
+                    let Some(fresh) = view.app(&app.name) else { return Ok(Err(Reason::NoApp)) };
+                    app = Arc::clone(fresh);
+                    facts = read_facts(&app, session, exchange.decided_at);
+                    exchange.app = Some(Arc::clone(&app));
+                    exchange.facts = Some(facts);
+                }
+            }
+        }
+        Ok(Err(Reason::NoBackend))
+    }
+
+    /// A full backend keeps its own sessions waiting; a new client goes elsewhere. `None` means: decide again.
+    async fn queue(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        app: &Arc<App>,
+        forward: Forward,
+    ) -> Result<Option<Result<(), Reason>>> {
+        if forward.footing == Footing::New && exchange.tried.add(forward.backend.slot) {
+            return Ok(None);
+        }
+        let limits = &app.settings.limits;
+        let Some(mut place) = self.queues.join(&forward.backend, limits.queue_size) else { return Ok(Some(Err(Reason::QueueFull))) };
+        let claim = || forward.backend.live.gate.claim(forward.need, forward.backend.max_connections);
+        let waited = Patience::of(session).in_queue(session, &mut place, limits.queue_timeout, claim).await?;
+        drop(place);
+        match waited {
+            Some(Ok(in_flight)) => {
+                let turn = self.queues.turn(&forward.backend);
+                Ok(Some(self.entered(session, exchange, app, forward, in_flight, turn)))
+            }
+            Some(Err(_)) => Ok(None),
+            None => Ok(Some(Err(Reason::QueueTimeout))),
+        }
+    }
+
+    /// The gate is passed: the session's open exchange is counted.
+    fn entered(
+        &self,
+        session: &Session,
+        exchange: &mut Exchange,
+        app: &Arc<App>,
+        forward: Forward,
+        in_flight: InFlight,
+        turn: Option<QueueTurn>,
+    ) -> Result<(), Reason> {
+        let Some(release) = app.release(&forward.backend.release).cloned() else { return Err(Reason::NoBackend) };
+        if let Some(path) = &release.path {
+            let request = session.req_header();
+            let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+            let public = target.get(..exchange.prefix).unwrap_or("/");
+            if public != &**path {
+                match path_map::PathMap::new(public, path).to_backend(target.as_bytes()) {
+                    Ok(mapped) => exchange.mapped = Some(mapped.into_owned().into_boxed_slice()),
+                    Err(_) => return Err(Reason::BadPath),
+                }
+            }
+        }
+        app.tally.decided(forward.reason);
+        app.tally.pinned(forward.pin);
+        exchange.reason = Some(forward.reason);
+        exchange.pin = forward.pin;
+        exchange.pin_change = PinChange::AsDue;
+        let key = exchange.facts.and_then(|facts| facts.key).filter(|_| forward.footing != Footing::New && !exchange.ignored);
+        if let Some(key) = key {
+            let now = self.control.now();
+            let attention = attention(app, session.req_header().uri.path());
+            if app.ledger.enter(key, attention, now) == Entered::Live {
+                exchange.stay = Some(Stay::new(&app.ledger, key, self.control.clock()));
+                let home = exchange.facts.and_then(|facts| facts.session).map(|found| found.slot);
+                if forward.reason != Reason::StandIn && home != Some(forward.backend.slot) {
+                    app.ledger.relocate(key, forward.backend.slot, now);
+                    exchange.pin_change = PinChange::SameSession;
+                }
+            }
+        }
+        exchange.claim = Some(Claim::new(forward, release, in_flight, turn));
+        Ok(())
+    }
+}
+
+/// Reads what a request says of itself.
+pub(super) fn read_facts(app: &App, session: &Session, now: crate::model::time::Time) -> Facts {
+    let request = session.req_header();
+    let cookies = request.headers.get_all(COOKIE).iter().map(|value| value.as_bytes());
+    let header = |name: &str| request.headers.get(name).map(|value| value.as_bytes());
+    Facts::read(app, cookies, header, request.uri.path().as_bytes(), request.uri.query().map(str::as_bytes), now)
+}
+
+fn attention(app: &App, path: &str) -> Attention {
+    let background = app.settings.session.background_paths.iter().any(|prefix| under(prefix, path));
+    if background { Attention::Background } else { Attention::Foreground }
+}
+
+fn ignored(ignore: &Ignore, exchange: &Exchange, request: &pingora_http::RequestHeader) -> bool {
+    if ignore.clients.iter().any(|net| net.contains(&exchange.client.address)) {
+        return true;
+    }
+    if ignore.user_agents.is_empty() {
+        return false;
+    }
+    let agent = request.headers.get(USER_AGENT).map(|value| value.as_bytes()).unwrap_or_default();
+    ignore.user_agents.iter().any(|pattern| matches(pattern.as_bytes(), agent))
+}
+
+/// Whether `text` fits a pattern in which `*` stands for anything.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => text.is_empty(),
+        Some((b'*', rest)) => (0..=text.len()).any(|skip| text.get(skip..).is_some_and(|text| matches(rest, text))),
+        Some((first, rest)) => text.split_first().is_some_and(|(t, text)| t == first && matches(rest, text)),
+    }
+}
+
+thread_local! {
+    static DICE: Cell<u64> = Cell::new(seed());
+}
+
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without entropy the dice still roll; only their order could be guessed, and nothing secret depends on it.
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => std::process::id().into(),
+    }
+}
+
+/// Random bits for balancing and request ids; not for secrets.
+pub(super) fn dice() -> u64 {
+    DICE.with(|state| {
+        state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        mix(state.get())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        let check =
+            |pattern: &str, text: &str, expected| assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        check("kube-probe/*", "kube-probe/1.29", true);
+        check("kube-probe/*", "Mozilla kube-probe/1.29", false);
+        check("*bot*", "Googlebot/2.1", true);
+        check("*bot*", "Mozilla", false);
+        check("*", "", true);
+        check("curl", "curl", true);
+        check("curl", "curl/8", false);
+    }
+}

@@ -1,0 +1,215 @@
+//! One request and its answer, through Pingora's hooks. Each hook is short: what to do is decided in the model, how it is
+//! put on the wire is in the file named after it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `context` | what is remembered from hook to hook |
+//! | `client` | who asks: address, scheme, host, behind trusted proxies |
+//! | `entry` | reads the facts, decides, claims |
+//! | `patience` | waiting for a backend without losing sight of the client |
+//! | `request_head` | what the backend sees |
+//! | `session_news` | what an answer says of its session |
+//! | `response_head` | what the client sees |
+//! | `answer` | our own answers |
+
+mod answer;
+mod client;
+mod context;
+mod entry;
+mod explain;
+mod patience;
+mod peer;
+mod record;
+mod request_head;
+mod response_head;
+mod session_news;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use super::access_log::AccessLog;
+use super::control::Control;
+use super::probe::Prober;
+use super::transport::Stop;
+use crate::model::reason::Reason;
+
+pub use client::TrustedProxies;
+pub use context::Exchange;
+pub use explain::explain;
+use patience::Queues;
+
+/// All that the hooks share.
+pub struct Gateway {
+    /// The snapshot, the clock and the one door for changes.
+    pub control: Arc<Control>,
+    /// Told when a backend cannot be reached.
+    pub prober: Arc<Prober>,
+    /// Whose X-Forwarded-* count.
+    pub trusted: TrustedProxies,
+    /// Whether we are stopping: answers then close their connection.
+    pub stop: Stop,
+    /// Where exchanges are written down.
+    pub access_log: Option<AccessLog>,
+    queues: Queues,
+}
+
+impl Gateway {
+    /// A gateway that has served nobody yet.
+    pub fn new(control: Arc<Control>, prober: Arc<Prober>, trusted: TrustedProxies, stop: Stop, access_log: Option<AccessLog>) -> Gateway {
+        Gateway { control, prober, trusted, stop, access_log, queues: Queues::default() }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new()
+    }
+
+    /// None: the default module would cost every request an allocation for a compression that is off.
+    fn init_downstream_modules(&self, _: &mut pingora_core::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        match self.admit(session, exchange).await? {
+            Ok(()) => Ok(false),
+            Err(reason) => {
+                exchange.refuse(reason);
+                self.answer_refusal(session, exchange, reason).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        // A retry: the claim was given up because its backend could not be reached, or its backend closed meanwhile.
+        if exchange.claim.as_ref().is_none_or(|claim| claim.closed())
+            && let Err(reason) = self.claim_again(session, exchange).await?
+        {
+            exchange.refuse(reason);
+            return Error::e_explain(ErrorType::HTTPStatus(answer::status(reason)), reason.as_str());
+        }
+        exchange.attempts += 1;
+        peer::build(session, exchange)
+    }
+
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, exchange: &mut Exchange, e: Box<Error>) -> Box<Error> {
+        self.connect_failed(session, exchange, e)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        _reused: bool,
+        _: &HttpPeer,
+        _: std::os::unix::io::RawFd,
+        _: Option<&Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if let Some(tunnel) = &exchange.tunnel {
+            if let Some(stream) = session.as_downstream().stream() {
+                tunnel.join(stream);
+            }
+            tunnel.arm();
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
+        self.write_request_head(session, request, exchange)
+    }
+
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, exchange: &mut Exchange) -> Result<()> {
+        if end {
+            if body.as_ref().is_some_and(Bytes::is_empty) {
+                // An HTTP/2 body that ends with an empty DATA frame would be written as two chunked terminators, and the
+                // second one would be read as the next request on the backend's connection.
+                *body = None;
+            }
+            if let Some(tunnel) = exchange.tunnel.as_ref().filter(|_| !session.was_upgraded()) {
+                tunnel.body_ended();
+            }
+        }
+        exchange.body_within_limit(session.as_downstream().body_bytes_read())
+    }
+
+    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+        let switching = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if response.status.is_informational() && !switching {
+            return Ok(());
+        }
+        exchange.first_byte.get_or_insert_with(|| exchange.started.elapsed());
+        if switching {
+            // A tunnel is quiet for as long as its users are; the read timeout of a request would cut it.
+            let timeout = exchange.app.as_ref().map(|app| app.settings.timeouts.tunnel);
+            session.as_downstream_mut().set_read_timeout(timeout);
+        }
+        self.hear_session_news(session, response, exchange);
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+        if response.status.is_informational() && response.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        self.write_response_head(session, response, exchange)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        _: &mut Exchange,
+        client_reused: bool,
+    ) -> Box<Error> {
+        // A backend may have acted on what it got. Only a request that may be repeated by its method (RFC 9110 §9.2.2), whole
+        // in the buffer, on a pooled connection that turned out to be closed, is sent again.
+        if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+            e.set_retry(false);
+        } else {
+            e.retry.decide_reuse(client_reused);
+        }
+        e
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Exchange, _: &Error, _: ProxyWarnLogContext) -> bool {
+        // Retries are logged once, by name of the backend, where they are decided.
+        true
+    }
+
+    fn suppress_error_log(&self, _: &Session, exchange: &Exchange, e: &Error) -> bool {
+        // A client that goes away is no fault, and a refusal is in the access log.
+        exchange.refused.is_some() || *e.esource() == ErrorSource::Downstream
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
+        self.answer_failure(session, e, exchange).await
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
+        self.write_down(session, e, exchange);
+    }
+}
+
+/// Longest that an answer of ours waits for the rest of a request's body, so that the client does not meet a reset.
+const BODY_REST: Duration = Duration::from_secs(1);
+
+impl Exchange {
+    fn refuse(&mut self, reason: Reason) {
+        self.refused = Some(reason);
+        self.reason = Some(reason);
+        if let Some(app) = &self.app {
+            app.tally.decided(reason);
+        }
+    }
+}
