@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`api`] | what the admin port speaks |
+//! | [`cli`] | the command line: a subcommand is an admin call |
 //! | [`config`] | the YAML file, checked: all problems at once |
 //! | [`model`] | the rules, without I/O, clocks or dice |
 //! | [`serve`] | the shell: sockets, Pingora, clocks |

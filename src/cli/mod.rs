@@ -8,6 +8,8 @@ pub mod args;
 mod client;
 mod process;
 mod screen;
+#[cfg(test)]
+mod tests;
 pub mod wait;
 
 use std::process::ExitCode;
@@ -68,7 +70,7 @@ pub fn main() -> ExitCode {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime
                 .map_err(|error| Failure::error(format!("no runtime: {error}")))
-                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command)))
+                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command, Box::new(std::io::stdout()))))
         }
     };
     match done {
