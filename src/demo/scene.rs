@@ -2,12 +2,14 @@
 //!
 //! The demo keeps no count of sessions of its own: what it shows is what tidegate knows. Only the people are counted by themselves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::users::Census;
 use crate::model::drain::{Drain, DrainState};
+use crate::model::event::Event;
 use crate::model::ledger::EndReason;
-use crate::model::view::App;
+use crate::model::view::{App, Release};
 use crate::serve::control::Control;
 
 /// How far the story has come.
@@ -52,8 +54,8 @@ pub(super) struct Scene {
     pub drain: Option<DrainRow>,
     /// The people.
     pub census: Census,
-    /// Latest last.
-    pub events: Vec<String>,
+    /// The event log since the demo began, latest last.
+    pub events: Vec<(Duration, String)>,
 }
 
 /// A release.
@@ -91,13 +93,15 @@ impl Scene {
     pub fn of(control: &Control, app: &str, elapsed: Duration, act: Act, census: Census) -> Scene {
         let releases = control.view().app(app).map_or_else(Vec::new, |app| release_rows(app));
         let drain = control.drains().last().map(|drain| DrainRow::of(drain, control));
-        let events = control.events().iter().map(|event| format!("{}: {} ({})", event.target, event.what, event.owner.as_str())).collect();
+        let began = control.now() - elapsed;
+        let told = |event: &Event| (event.at.since(began), format!("{}: {} ({})", event.target, event.what, event.owner.as_str()));
+        let events = control.events().iter().map(told).collect();
         Scene { elapsed, act, releases, drain, census, events }
     }
 }
 
 fn release_rows(app: &App) -> Vec<ReleaseRow> {
-    let row = |release: &std::sync::Arc<crate::model::view::Release>| ReleaseRow {
+    let row = |release: &Arc<Release>| ReleaseRow {
         name: release.name.to_string(),
         state: release.state.as_str(),
         live: release.live(),

@@ -78,7 +78,7 @@ pub(super) fn render(scene: &Scene, setting: &Setting, canvas: Canvas) -> Vec<Li
     lines.extend(setting.commands.iter().filter(|_| scene.act >= Act::Drained).map(|line| Line::plain(format!(" {line}"))));
     let room = canvas.rows.saturating_sub(lines.len());
     let first = scene.events.len().saturating_sub(room);
-    lines.extend(scene.events.iter().skip(first).map(|event| Line::plain(" ").with(Style::Dim, event)));
+    lines.extend(scene.events.iter().skip(first).map(|(at, event)| Line::plain(" ").with(Style::Dim, format!("{} {event}", clock(*at)))));
     lines.truncate(canvas.rows);
     lines.into_iter().map(|line| line.fit(canvas.columns)).collect()
 }
@@ -99,12 +99,12 @@ fn steps(act: Act, setting: &Setting, canvas: Canvas) -> Line {
     let (done, now, later) = if canvas.unicode { ("✓", "▸", "·") } else { ("x", ">", ".") };
     let mut steps = vec![
         (Act::Arriving, "people arrive"),
-        (Act::Staged, "v2 is staged"),
+        (Act::Staged, "v2 staged"),
         (Act::Draining, "v1 drains"),
-        (Act::Drained, "v1 is drained"),
+        (Act::Drained, "drained"),
     ];
     if setting.commands.is_empty() {
-        steps.push((Act::SwitchedOff, "v1 is switched off"));
+        steps.push((Act::SwitchedOff, "v1 switched off"));
     }
     let last = steps.last().map(|(step, _)| *step);
     let mut line = Line::plain(" ");
@@ -169,7 +169,7 @@ fn drain_block(scene: &Scene, setting: &Setting, canvas: Canvas) -> [Line; 4] {
         bar.with(Style::Bold, format!(" {percent:>3} %")),
         Line::plain(format!(" ended   {}", ended(drain))),
         Line::plain(format!(
-            " left    {} clicking, {} silent, {} unconfirmed, {} requests under way; the count is {}",
+            " left    {} clicking, {} silent, {} unconfirmed, {} in flight; the count is {}",
             drain.engaged,
             drain.silent,
             drain.unconfirmed,

@@ -129,8 +129,8 @@ impl<W: Write> Watch for PlainLines<W> {
             }
             self.greeted = true;
         }
-        for event in scene.events.iter().skip(self.events) {
-            writeln!(self.out, "{time} {event}")?;
+        for (at, event) in scene.events.iter().skip(self.events) {
+            writeln!(self.out, "{} {event}", clock(*at))?;
         }
         self.events = scene.events.len();
         let line = one_line(scene);
@@ -162,7 +162,7 @@ mod tests {
         let mut show = |ms, disturbed, events: &[&str]| {
             let mut scene = Scene { elapsed: Duration::from_millis(ms), ..Scene::default() };
             scene.census.disturbed = disturbed;
-            scene.events = events.iter().map(|event| (*event).to_owned()).collect();
+            scene.events = events.iter().map(|event| (scene.elapsed, (*event).to_owned())).collect();
             let before = watch.out.len();
             watch.show(&scene, &setting).unwrap();
             String::from_utf8(watch.out[before..].to_vec()).unwrap()

@@ -31,7 +31,7 @@ fn scene(act: Act) -> Scene {
         releases: vec![release("v1", "draining", 10), release("v2", "current", 20)],
         drain: (act >= Act::Draining).then_some(drain),
         census,
-        events: (0..50).map(|n| format!("event {n}")).collect(),
+        events: (0..50).map(|n| (Duration::from_secs(n), format!("event {n}"))).collect(),
     }
 }
 
@@ -63,6 +63,7 @@ fn everything_fits_at_every_size() {
 fn the_facts_of_a_drain_are_on_a_small_screen() {
     let text = shown(&scene(Act::Draining), Canvas { columns: 80, rows: 24, unicode: true });
     for fact in [
+        "v1 switched off",
         "http://127.0.0.1:40001/",
         "http://127.0.0.1:40002/",
         "0:34",
@@ -72,7 +73,8 @@ fn the_facts_of_a_drain_are_on_a_small_screen() {
         "21 logged out, 9 timed out, 0 moved, 0 lost",
         "v1 0   v2 37",
         "people disturbed: 0",
-        "event 49",
+        "the count is certain",
+        "0:49 event 49",
     ] {
         assert!(text.contains(fact), "{fact}\n{text}");
     }
