@@ -8,6 +8,7 @@
 //! | [`serve`] | the shell: sockets, Pingora, clocks |
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod serve;

@@ -98,6 +98,9 @@ pub struct DrainStatus {
     pub ended: Ended,
     /// `drained` (with proof), `cancelled`, `superseded`; null while it runs.
     pub verdict: Option<String>,
+    /// Until the deadline; 0 when it has passed.
+    #[serde(default)]
+    pub deadline_in_seconds: Option<u64>,
     /// What the deadline does: `keep`, `move_idle`, `evict`.
     #[serde(default)]
     pub then: String,

@@ -116,7 +116,8 @@ impl Access {
             AdminAddress::Tcp(_) => Reach::Public,
         };
         if reach == Reach::Public && token.is_none() {
-            let what = format!("admin address {address} can be reached by others and there is no token: set admin.token_file, or use 127.0.0.1");
+            let what =
+                format!("admin address {address} can be reached by others and there is no token: set admin.token_file, or use 127.0.0.1");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
         }
         Ok(Access { token, reach })
@@ -146,9 +147,14 @@ impl Access {
         };
         match bearer(headers) {
             Some(given) if token.is(given) => Ok(()),
-            Some(_) => Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is wrong", "use the one in admin.token_file: --token-file PATH, or TIDEGATE_TOKEN")),
+            Some(_) => Err(Fault::new(
+                StatusCode::UNAUTHORIZED,
+                "the token is wrong",
+                "use the one in admin.token_file: --token-file PATH, or TIDEGATE_TOKEN",
+            )),
             None => {
-                let remedy = "send 'Authorization: Bearer TOKEN' with the content of admin.token_file: --token-file PATH, or TIDEGATE_TOKEN";
+                let remedy =
+                    "send 'Authorization: Bearer TOKEN' with the content of admin.token_file: --token-file PATH, or TIDEGATE_TOKEN";
                 Err(Fault::new(StatusCode::UNAUTHORIZED, "a token is needed", remedy))
             }
         }
@@ -198,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_public_address_without_a_token_is_refused() {
-        let check = |address: &str, token: Option<&str>, fine: bool| assert_eq!(access(address, token).is_ok(), fine, "{address} {token:?}");
+        let check =
+            |address: &str, token: Option<&str>, fine: bool| assert_eq!(access(address, token).is_ok(), fine, "{address} {token:?}");
         check("127.0.0.1:9180", None, true);
         check("127.9.9.9:9180", None, true);
         check("[::1]:9180", None, true);
@@ -271,10 +278,27 @@ mod tests {
             let access = access("127.0.0.1:9180", None).unwrap();
             assert_eq!(access.check(&Method::GET, &Uri::from_static("/api/v1/status"), &headers).is_ok(), expected, "{host:?}");
         };
-        for own in [None, Some(""), Some("localhost"), Some("LocalHost:9180"), Some("127.0.0.1:9180"), Some("[::1]:9180"), Some("[::1]"), Some("10.0.0.5")] {
+        for own in [
+            None,
+            Some(""),
+            Some("localhost"),
+            Some("LocalHost:9180"),
+            Some("127.0.0.1:9180"),
+            Some("[::1]:9180"),
+            Some("[::1]"),
+            Some("10.0.0.5"),
+        ] {
             check(own, true);
         }
-        for other in ["evil.example", "evil.example:9180", "localhost.evil.example", "127.0.0.1.evil.example:9180", "[evil]:80", "a:b:c", "localhost@evil"] {
+        for other in [
+            "evil.example",
+            "evil.example:9180",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:9180",
+            "[evil]:80",
+            "a:b:c",
+            "localhost@evil",
+        ] {
             check(Some(other), false);
         }
         let access = access("127.0.0.1:9180", None).unwrap();

@@ -96,8 +96,14 @@ pub(super) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
         deadline: drain.deadline.map(rfc3339),
         ended: ended(progress.ended),
         verdict: (!drain.state.runs()).then(|| drain.state.as_str().to_owned()),
+        deadline_in_seconds: drain.deadline.map(|at| at.since(now).as_secs()),
         then: then_name(drain.then).to_owned(),
-        sessions: api::Sessions { live: remaining, engaged: progress.engaged, kept_alive: progress.kept_alive, unconfirmed: progress.unconfirmed },
+        sessions: api::Sessions {
+            live: remaining,
+            engaged: progress.engaged,
+            kept_alive: progress.kept_alive,
+            unconfirmed: progress.unconfirmed,
+        },
         in_flight: progress.in_flight,
         backends: backends.len() as u64,
         backends_down: down as u64,
@@ -155,7 +161,15 @@ pub(super) fn sessions_report(app: &App, with_list: bool, now: Time) -> api::Ses
     let truncated = list.as_ref().is_some_and(|list| list.len() == LIST_MAX);
     let releases: api::Named<api::Sessions> =
         app.releases.iter().map(|r| (r.name.to_string(), sum(r.backends.iter().map(|b| sessions(&b.live.counts))))).collect();
-    api::SessionsReport { app: app.name.to_string(), sessions: sum(releases.iter().map(|(_, s)| *s)), releases, ages: buckets(&summary.age), idle: buckets(&summary.idle), list, truncated }
+    api::SessionsReport {
+        app: app.name.to_string(),
+        sessions: sum(releases.iter().map(|(_, s)| *s)),
+        releases,
+        ages: buckets(&summary.age),
+        idle: buckets(&summary.idle),
+        list,
+        truncated,
+    }
 }
 
 fn buckets(counts: &[u64]) -> Vec<api::Bucket> {

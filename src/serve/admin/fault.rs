@@ -28,7 +28,11 @@ impl Fault {
 
     /// One of a few words was expected.
     pub fn choice(field: &str, value: &str, choices: &[&str]) -> Fault {
-        Fault::new(StatusCode::BAD_REQUEST, format!("{field}: '{value}' is none of its values"), format!("write one of: {}", choices.join(", ")))
+        Fault::new(
+            StatusCode::BAD_REQUEST,
+            format!("{field}: '{value}' is none of its values"),
+            format!("write one of: {}", choices.join(", ")),
+        )
     }
 
     pub fn not_found(error: impl Into<String>, remedy: impl Into<String>) -> Fault {

@@ -57,18 +57,30 @@ pub struct Described {
 
 const BACKEND: &[&str] = &["app", "release", "backend"];
 
-const fn metric(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str, read: fn(&Scrape, &mut Samples)) -> Described {
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Scrape, &mut Samples),
+) -> Described {
     Described { name, kind, labels, help, read }
 }
 
 /// All metrics, in the order of the manual.
 pub const METRICS: &[Described] = &[
-    metric("tidegate_sessions", Kind::Gauge, &["app", "release", "backend", "kind"], "Live sessions by kind: engaged or kept alive.", |s, out| {
-        for (names, backend) in s.backends() {
-            out.put_with(&names, "engaged", backend.live.counts.engaged());
-            out.put_with(&names, "kept_alive", backend.live.counts.kept_alive());
-        }
-    }),
+    metric(
+        "tidegate_sessions",
+        Kind::Gauge,
+        &["app", "release", "backend", "kind"],
+        "Live sessions by kind: engaged or kept alive.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                out.put_with(&names, "engaged", backend.live.counts.engaged());
+                out.put_with(&names, "kept_alive", backend.live.counts.kept_alive());
+            }
+        },
+    ),
     metric("tidegate_sessions_unconfirmed", Kind::Gauge, BACKEND, "Newborn sessions whose client has not come back yet.", |s, out| {
         out.each(s, |b| b.live.counts.unconfirmed());
     }),
@@ -86,20 +98,32 @@ pub const METRICS: &[Described] = &[
             out.put(&[&app.name], app.ledger.untracked_total() as f64);
         }
     }),
-    metric("tidegate_sessions_ended_total", Kind::Counter, &["app", "release", "backend", "reason"], "Sessions that are over, by reason.", |s, out| {
-        for (names, backend) in s.backends() {
-            for reason in EndReason::ALL {
-                out.put_with(&names, reason.as_str(), backend.live.counts.ended(reason));
+    metric(
+        "tidegate_sessions_ended_total",
+        Kind::Counter,
+        &["app", "release", "backend", "reason"],
+        "Sessions that are over, by reason.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                for reason in EndReason::ALL {
+                    out.put_with(&names, reason.as_str(), backend.live.counts.ended(reason));
+                }
             }
-        }
-    }),
-    metric("tidegate_session_loss_total", Kind::Counter, &["app", "release", "backend", "cause"], "Sessions that users lost, by cause.", |s, out| {
-        for (names, backend) in s.backends() {
-            for cause in LossCause::ALL {
-                out.put_with(&names, cause.as_str(), backend.live.counts.lost(cause));
+        },
+    ),
+    metric(
+        "tidegate_session_loss_total",
+        Kind::Counter,
+        &["app", "release", "backend", "cause"],
+        "Sessions that users lost, by cause.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                for cause in LossCause::ALL {
+                    out.put_with(&names, cause.as_str(), backend.live.counts.lost(cause));
+                }
             }
-        }
-    }),
+        },
+    ),
     metric("tidegate_ledger_entries", Kind::Gauge, &["app"], "Entries of the ledger, of every kind.", |s, out| {
         for app in &s.view.apps {
             out.put(&[&app.name], app.ledger.entries() as f64);
@@ -117,14 +141,20 @@ pub const METRICS: &[Described] = &[
             }
         }
     }),
-    metric("tidegate_backend_intent", Kind::Gauge, &["app", "release", "backend", "intent"], "1 for what the operator wants of the backend.", |s, out| {
-        for (names, backend) in s.backends() {
-            let now = backend.live.gate.read().intent;
-            for intent in Intent::ALL {
-                out.put_with(&names, intent.as_str(), u64::from(now == intent));
+    metric(
+        "tidegate_backend_intent",
+        Kind::Gauge,
+        &["app", "release", "backend", "intent"],
+        "1 for what the operator wants of the backend.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                let now = backend.live.gate.read().intent;
+                for intent in Intent::ALL {
+                    out.put_with(&names, intent.as_str(), u64::from(now == intent));
+                }
             }
-        }
-    }),
+        },
+    ),
     metric("tidegate_backend_health", Kind::Gauge, &["app", "release", "backend", "health"], "1 for what probing found.", |s, out| {
         for (names, backend) in s.backends() {
             let now = backend.live.gate.read().health;
@@ -144,23 +174,35 @@ pub const METRICS: &[Described] = &[
     metric("tidegate_backend_in_flight", Kind::Gauge, BACKEND, "Exchanges under way.", |s, out| {
         out.each(s, |b| u64::from(b.live.gate.in_flight()));
     }),
-    metric("tidegate_backend_incarnations_total", Kind::Counter, &["app", "release", "backend", "proof"], "Restarts of the backend's process, by how they were found out.", |s, out| {
-        for (names, backend) in s.backends() {
-            out.put_with(&names, "proven", u64::from(backend.live.incarnation().saturating_sub(1)));
-        }
-    }),
+    metric(
+        "tidegate_backend_incarnations_total",
+        Kind::Counter,
+        &["app", "release", "backend", "proof"],
+        "Restarts of the backend's process, by how they were found out.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                out.put_with(&names, "proven", u64::from(backend.live.incarnation().saturating_sub(1)));
+            }
+        },
+    ),
     metric("tidegate_drain_sessions_initial", Kind::Gauge, &["target"], "Live sessions when the drain began.", |s, out| {
         out.drains(s, |d, _| d.initial as f64);
     }),
-    metric("tidegate_drain_sessions_remaining", Kind::Gauge, &["target", "kind"], "Sessions left, by kind: engaged, kept alive, unconfirmed.", |s, out| {
-        for drain in &s.drains {
-            let left = if drain.state.runs() { drain.progress(&s.view, s.now) } else { Default::default() };
-            let target = drain.target.to_string();
-            for (kind, count) in [("engaged", left.engaged), ("kept_alive", left.kept_alive), ("unconfirmed", left.unconfirmed)] {
-                out.put(&[&target, kind], count as f64);
+    metric(
+        "tidegate_drain_sessions_remaining",
+        Kind::Gauge,
+        &["target", "kind"],
+        "Sessions left, by kind: engaged, kept alive, unconfirmed.",
+        |s, out| {
+            for drain in &s.drains {
+                let left = if drain.state.runs() { drain.progress(&s.view, s.now) } else { Default::default() };
+                let target = drain.target.to_string();
+                for (kind, count) in [("engaged", left.engaged), ("kept_alive", left.kept_alive), ("unconfirmed", left.unconfirmed)] {
+                    out.put(&[&target, kind], count as f64);
+                }
             }
-        }
-    }),
+        },
+    ),
     metric("tidegate_drain_progress_ratio", Kind::Gauge, &["target"], "Share of the initial sessions that has left, 0 to 1.", |s, out| {
         out.drains(s, |d, s| if d.state.runs() { progress_ratio(d.initial, d.progress(&s.view, s.now).remaining()) } else { 1.0 });
     }),
@@ -170,27 +212,45 @@ pub const METRICS: &[Described] = &[
     metric("tidegate_drain_started_timestamp_seconds", Kind::Gauge, &["target"], "When the drain began.", |s, out| {
         out.drains(s, |d, _| d.started.0 as f64 / 1000.0);
     }),
-    metric("tidegate_drain_upper_bound_seconds", Kind::Gauge, &["target"], "Until the last session has ended, if nobody clicks again.", |s, out| {
-        out.drains(s, |d, s| if d.state.runs() { d.upper_bound(&s.view, s.now).map_or(0.0, |left| left.as_secs_f64()) } else { 0.0 });
-    }),
+    metric(
+        "tidegate_drain_upper_bound_seconds",
+        Kind::Gauge,
+        &["target"],
+        "Until the last session has ended, if nobody clicks again.",
+        |s, out| {
+            out.drains(s, |d, s| if d.state.runs() { d.upper_bound(&s.view, s.now).map_or(0.0, |left| left.as_secs_f64()) } else { 0.0 });
+        },
+    ),
     metric("tidegate_drains_finished_total", Kind::Counter, &["verdict"], "Drains that are over, by verdict.", |s, out| {
         for (state, count) in s.finished {
             out.put(&[state.as_str()], count as f64);
         }
     }),
-    metric("tidegate_requests_total", Kind::Counter, &["app", "release", "backend", "code"], "Exchanges by the class of the status that the client saw; 0xx: none.", |s, out| {
-        for (names, backend) in s.backends() {
-            for (class, count) in CODE_CLASSES.into_iter().zip(backend.live.tally.codes()) {
-                out.put_with(&names, class, count);
+    metric(
+        "tidegate_requests_total",
+        Kind::Counter,
+        &["app", "release", "backend", "code"],
+        "Exchanges by the class of the status that the client saw; 0xx: none.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                for (class, count) in CODE_CLASSES.into_iter().zip(backend.live.tally.codes()) {
+                    out.put_with(&names, class, count);
+                }
             }
-        }
-    }),
-    metric("tidegate_request_duration_seconds", Kind::Histogram, &["app", "release"], "From the head of a request to the last byte of its answer.", |s, out| {
-        for (app, release) in s.releases() {
-            let (counts, sum) = release.tally.histogram();
-            out.put_histogram(&[&app.name, &release.name], &counts, sum);
-        }
-    }),
+        },
+    ),
+    metric(
+        "tidegate_request_duration_seconds",
+        Kind::Histogram,
+        &["app", "release"],
+        "From the head of a request to the last byte of its answer.",
+        |s, out| {
+            for (app, release) in s.releases() {
+                let (counts, sum) = release.tally.histogram();
+                out.put_histogram(&[&app.name, &release.name], &counts, sum);
+            }
+        },
+    ),
     metric("tidegate_decisions_total", Kind::Counter, &["app", "reason"], "Decisions where a request goes, by reason.", |s, out| {
         for app in &s.view.apps {
             for reason in Reason::ALL {
@@ -272,9 +332,8 @@ impl Scrape {
     }
 
     fn backends(&self) -> impl Iterator<Item = ([&str; 3], &Backend)> {
-        self.releases().flat_map(|(app, release)| {
-            release.backends.iter().map(move |b| ([&*app.name, &*release.name, b.spec.name.as_str()], &**b))
-        })
+        self.releases()
+            .flat_map(|(app, release)| release.backends.iter().map(move |b| ([&*app.name, &*release.name, b.spec.name.as_str()], &**b)))
     }
 }
 

@@ -143,7 +143,8 @@ fn plain_words(response: Response) -> Response {
     match response.status() {
         status if !status.is_client_error() || json => response,
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes"), "send less: orders are small").into_response()
+            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes"), "send less: orders are small")
+                .into_response()
         }
         status => Fault::new(status, "the request cannot be read", "check path, query and body").into_response(),
     }

@@ -40,7 +40,11 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Fau
         return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body is not declared as JSON", remedy));
     }
     serde_json::from_slice(body).map_err(|error| {
-        Fault::new(StatusCode::BAD_REQUEST, format!("the body cannot be used: {error}"), "the manual lists the fields of every call (section Admin API)")
+        Fault::new(
+            StatusCode::BAD_REQUEST,
+            format!("the body cannot be used: {error}"),
+            "the manual lists the fields of every call (section Admin API)",
+        )
     })
 }
 
@@ -132,10 +136,18 @@ fn backend_spec(name: &str, backend: &api::StageBackend) -> Result<BackendSpec, 
     parse_name(&route).map_err(|wrong| Fault::field(&field(".route"), &wrong))?;
     if route.contains('.') {
         let what = format!("{}: '{route}' contains a dot", field(".route"));
-        return Err(Fault::new(StatusCode::BAD_REQUEST, what, "what follows the last dot of a session id is its route: give the backend a route without one"));
+        return Err(Fault::new(
+            StatusCode::BAD_REQUEST,
+            what,
+            "what follows the last dot of a session id is its route: give the backend a route without one",
+        ));
     }
     if full.max_connections == Some(0) {
-        return Err(Fault::new(StatusCode::BAD_REQUEST, format!("{} is 0", field(".max_connections")), "at least 1; leave it out for no bound"));
+        return Err(Fault::new(
+            StatusCode::BAD_REQUEST,
+            format!("{} is 0", field(".max_connections")),
+            "at least 1; leave it out for no bound",
+        ));
     }
     Ok(BackendSpec {
         name: name.to_owned(),
@@ -153,11 +165,16 @@ fn backend_spec(name: &str, backend: &api::StageBackend) -> Result<BackendSpec, 
 fn own_prefix(path: Option<&str>) -> Result<Option<String>, Fault> {
     let Some(path) = path else { return Ok(None) };
     let trimmed = path.trim_end_matches('/');
-    let plain = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    let plain =
+        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
     match trimmed.strip_prefix('/') {
         None if path.starts_with('/') => Ok(None),
         Some(segments) if segments.split('/').all(plain) => Ok(Some(trimmed.to_owned())),
-        _ => Err(Fault::new(StatusCode::BAD_REQUEST, format!("path: '{path}' is no path prefix"), "write one such as /shop-v43: letters, digits, '-', '.', '_', '~'")),
+        _ => Err(Fault::new(
+            StatusCode::BAD_REQUEST,
+            format!("path: '{path}' is no path prefix"),
+            "write one such as /shop-v43: letters, digits, '-', '.', '_', '~'",
+        )),
     }
 }
 
@@ -219,18 +236,30 @@ pub(super) async fn explain(State(admin): Shared, headers: HeaderMap, body: Byte
     let order: api::Explain = read(&headers, &body)?;
     super::known_app(&admin, &order.app)?;
     if !order.path.starts_with('/') {
-        return Err(Fault::new(StatusCode::BAD_REQUEST, format!("path: '{}' does not begin with a slash", order.path), "write the path as in a URL, such as /cart"));
+        return Err(Fault::new(
+            StatusCode::BAD_REQUEST,
+            format!("path: '{}' does not begin with a slash", order.path),
+            "write the path as in a URL, such as /cart",
+        ));
     }
     let headers: Vec<(String, String)> = order.headers.into_iter().collect();
     Ok(Json((admin.explain)(&order.app, &order.path, &headers)).into_response())
 }
 
 pub(super) async fn reload() -> Answer {
-    Err(Fault::new(StatusCode::NOT_IMPLEMENTED, "this version cannot reload its configuration", "stage and promote releases by command; for other changes restart"))
+    Err(Fault::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "this version cannot reload its configuration",
+        "stage and promote releases by command; for other changes restart",
+    ))
 }
 
 pub(super) async fn upgrade() -> Answer {
-    Err(Fault::new(StatusCode::NOT_IMPLEMENTED, "this version cannot upgrade itself in place", "stop it with SIGTERM (exchanges finish) and start the new one"))
+    Err(Fault::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "this version cannot upgrade itself in place",
+        "stop it with SIGTERM (exchanges finish) and start the new one",
+    ))
 }
 
 #[cfg(test)]

@@ -86,8 +86,16 @@ pub(super) async fn events(State(admin): Shared, Query(query): Query<FollowQuery
     // Listening begins before the past is read, so that nothing falls between; what is in both is told once.
     let news = admin.control.follow();
     let past: VecDeque<Event> = admin.control.events().into();
-    let telling = Telling { overlap: news.len(), told: past.iter().rev().take(news.len()).cloned().collect(), past, news, follow, stop: admin.stop.clone() };
-    let frames = stream::unfold(telling, |mut telling| async move { telling.next().await.map(|frame| (Ok::<_, Infallible>(frame), telling)) });
+    let telling = Telling {
+        overlap: news.len(),
+        told: past.iter().rev().take(news.len()).cloned().collect(),
+        past,
+        news,
+        follow,
+        stop: admin.stop.clone(),
+    };
+    let frames =
+        stream::unfold(telling, |mut telling| async move { telling.next().await.map(|frame| (Ok::<_, Infallible>(frame), telling)) });
     Sse::new(frames).keep_alive(KeepAlive::default()).into_response()
 }
 

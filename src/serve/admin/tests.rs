@@ -44,11 +44,8 @@ fn loaded_control() -> Arc<Control> {
         current: Current::Release("v41".to_owned()),
         releases: vec![release("v41", &[("a1", 8081), ("a2", 8082)]), release("v42", &[("b1", 9081)])],
     };
-    let app = NewApp {
-        spec,
-        keyring: Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap()),
-        hash: Arc::new(KeyedHash::new([7; 16])),
-    };
+    let app =
+        NewApp { spec, keyring: Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap()), hash: Arc::new(KeyedHash::new([7; 16])) };
     control.apply(&Change::Load(vec![app]), Owner::Config, DrainOrder::default()).unwrap();
     up(&control, &["v41", "v42"]);
     Arc::new(control)
@@ -255,13 +252,20 @@ async fn a_backend_drains_is_watched_and_serves_again() {
     let order = json!({"target": "shop/v41/a1", "deadline": "4h", "then": "evict"});
     let drain = port.check("POST", "/api/v1/drains", Some(order.clone()), 201).await;
     let id = drain["id"].as_str().unwrap().to_owned();
-    assert_eq!((&drain["initial"], &drain["remaining"], &drain["then"], &drain["verdict"]), (&json!(2), &json!(2), &json!("evict"), &Value::Null));
+    assert_eq!(
+        (&drain["initial"], &drain["remaining"], &drain["then"], &drain["verdict"]),
+        (&json!(2), &json!(2), &json!("evict"), &Value::Null)
+    );
     assert_eq!(drain["eta_seconds"], json!({"p50": null, "p90": null, "p99": null}));
     assert!(drain["upper_bound_seconds"].as_u64().is_some_and(|s| (1700..=1800).contains(&s)), "{drain}");
     assert!(drain["deadline"].as_str().is_some_and(|at| at.ends_with('Z')));
     assert_eq!(port.check("POST", "/api/v1/drains", Some(order), 200).await["id"], json!(id));
     assert_eq!(port.check("GET", &format!("/api/v1/drains/{id}"), None, 200).await["target"], "shop/v41/a1");
-    assert_eq!(port.check("GET", "/api/v1/drains", None, 200).await["drains"].as_array().map(Vec::len), Some(2), "v42 drains since the start");
+    assert_eq!(
+        port.check("GET", "/api/v1/drains", None, 200).await["drains"].as_array().map(Vec::len),
+        Some(2),
+        "v42 drains since the start"
+    );
 
     // The other one is the last that serves now.
     port.check("POST", "/api/v1/drains", Some(json!({"target": "shop/v41/a2"})), 409).await;
@@ -273,7 +277,10 @@ async fn a_backend_drains_is_watched_and_serves_again() {
     let cancelled = port.check("DELETE", &format!("/api/v1/drains/{id}"), None, 200).await;
     assert_eq!(cancelled["verdict"], "cancelled");
     port.check("DELETE", &format!("/api/v1/drains/{id}"), None, 409).await;
-    assert_eq!(port.check("POST", "/api/v1/intent", Some(json!({"target": "host:127.0.0.1", "intent": "serve"})), 200).await["intent"], "serve");
+    assert_eq!(
+        port.check("POST", "/api/v1/intent", Some(json!({"target": "host:127.0.0.1", "intent": "serve"})), 200).await["intent"],
+        "serve"
+    );
     let text = port.ask("GET", "/metrics", None).await.body;
     assert!(text.contains("tidegate_drains_finished_total{verdict=\"cancelled\"} 1"), "{text}");
     assert!(text.contains("tidegate_sessions_ended_total{app=\"shop\",release=\"v41\",backend=\"a1\",reason=\"evicted\"} 2"), "{text}");
@@ -425,6 +432,10 @@ async fn the_exposition_names_every_metric_that_has_a_sample() {
     for metric in metrics::METRICS {
         assert!(answer.body.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind.as_str())), "{}", metric.name);
     }
-    assert!(answer.body.contains("tidegate_request_duration_seconds_bucket{app=\"shop\",release=\"v41\",le=\"+Inf\"} 0"), "{}", answer.body);
+    assert!(
+        answer.body.contains("tidegate_request_duration_seconds_bucket{app=\"shop\",release=\"v41\",le=\"+Inf\"} 0"),
+        "{}",
+        answer.body
+    );
     assert!(answer.body.contains("tidegate_release_state{app=\"shop\",release=\"v42\",state=\"draining\"} 1"));
 }

@@ -164,10 +164,10 @@ async fn a_refused_request_counts_at_once_and_asks_for_a_probe() {
     assert_eq!(event(&mut news, "shop/v1/a1").await, "down -> up: probe passed");
 
     stub.stop().await;
-    prober.report_connect_failure(&subject, ConnectFailure::Timeout);
+    prober.report_connect_failure(&subject, ConnectFailure::TimedOut);
     assert_eq!(health(&control, "a1"), Health::Up, "a timeout alone decides nothing");
     until("a second failing probe", || {
-        prober.report_connect_failure(&subject, ConnectFailure::Timeout);
+        prober.report_connect_failure(&subject, ConnectFailure::TimedOut);
         health(&control, "a1") == Health::Down
     })
     .await;
@@ -182,7 +182,7 @@ async fn a_storm_of_failures_costs_four_probes_a_second() {
     let subject = backend(&control, "v1", "a1");
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1100) {
-        prober.report_connect_failure(&subject, ConnectFailure::Timeout);
+        prober.report_connect_failure(&subject, ConnectFailure::TimedOut);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let probes = stub.requests().len();
