@@ -97,12 +97,8 @@ pub(super) fn clock(elapsed: Duration) -> String {
 
 fn steps(act: Act, setting: &Setting, canvas: Canvas) -> Line {
     let (done, now, later) = if canvas.unicode { ("✓", "▸", "·") } else { ("x", ">", ".") };
-    let mut steps = vec![
-        (Act::Arriving, "people arrive"),
-        (Act::Staged, "v2 staged"),
-        (Act::Draining, "v1 drains"),
-        (Act::Drained, "drained"),
-    ];
+    let mut steps =
+        vec![(Act::Arriving, "people arrive"), (Act::Staged, "v2 staged"), (Act::Draining, "v1 drains"), (Act::Drained, "drained")];
     if setting.commands.is_empty() {
         steps.push((Act::SwitchedOff, "v1 switched off"));
     }

@@ -55,13 +55,13 @@ pub(super) struct Story {
     pace: Arc<Pace>,
     started: Instant,
     act: Mutex<Act>,
-    good: OnceLock<bool>,
+    drained: OnceLock<bool>,
 }
 
 impl Story {
     /// Begins now.
     pub fn new(control: Arc<Control>, crowd: Arc<Crowd>, pace: Arc<Pace>) -> Story {
-        Story { control, crowd, pace, started: Instant::now(), act: Mutex::default(), good: OnceLock::new() }
+        Story { control, crowd, pace, started: Instant::now(), act: Mutex::default(), drained: OnceLock::new() }
     }
 
     /// What there is to see.
@@ -71,7 +71,7 @@ impl Story {
 
     /// Whether the drain finished with nobody disturbed; false for as long as that is not known.
     pub fn good(&self) -> bool {
-        self.good.get().copied().unwrap_or(false)
+        self.drained.get().copied().unwrap_or(false) && self.crowd.census().disturbed == 0
     }
 
     /// Tells it to the end. `old` is the running old release; it is switched off at the end unless `keep`.
@@ -104,8 +104,7 @@ impl Story {
                 sleep(self.pace.aftermath).await;
             }
         }
-        let nobody_disturbed = self.crowd.census().disturbed == 0;
-        self.good.get_or_init(|| drained && nobody_disturbed);
+        self.drained.get_or_init(|| drained);
         Ok(Told { _running: running })
     }
 
