@@ -149,6 +149,13 @@ impl DrainRow {
         (1.0 - share).max(0.0)
     }
 
+    /// Sessions whose first page was on its way when the drain began: they count from the moment their client comes back.
+    pub fn late(&self) -> u64 {
+        let confirmed = EndReason::ALL.into_iter().filter(|reason| *reason != EndReason::Unconfirmed);
+        let known: u64 = confirmed.map(|reason| self.ended(reason)).sum();
+        (known + self.remaining()).saturating_sub(self.initial)
+    }
+
     /// Sessions that ended since the start, for that reason.
     pub fn ended(&self, reason: EndReason) -> u64 {
         self.ended.get(reason as usize).copied().unwrap_or(0)

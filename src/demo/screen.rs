@@ -233,7 +233,7 @@ fn people(scene: &Scene) -> [Line; 4] {
 pub(super) fn one_line(scene: &Scene) -> String {
     let mut parts: Vec<String> = scene.releases.iter().map(|r| format!("{} {} {}", r.name, r.state, r.live)).collect();
     if let Some(drain) = scene.drain.as_ref().filter(|drain| drain.state.runs()) {
-        parts.push(format!("{} of {} sessions left on {} ({})", drain.remaining(), drain.initial, drain.target, ended(drain)));
+        parts.push(format!("{}: {} sessions left, {} at the start ({})", drain.target, drain.remaining(), drain.initial, ended(drain)));
     }
     parts.push(format!("people here {}", scene.census.present));
     parts.push(format!("disturbed {}", scene.census.disturbed));
@@ -247,7 +247,11 @@ pub(super) fn summary(scene: &Scene) -> Vec<String> {
     match &scene.drain {
         Some(drain) if drain.state == DrainState::Drained => {
             lines.push(format!("{} is drained and fenced after {} s.", drain.target, drain.took.unwrap_or_default().as_secs()));
-            lines.push(format!("Sessions: {} at the start; {}.", drain.initial, ended(drain)));
+            let born = match drain.late() {
+                0 => String::new(),
+                late => format!(", {late} just being born"),
+            };
+            lines.push(format!("Sessions: {} at the start{born}; {}.", drain.initial, ended(drain)));
         }
         Some(drain) => lines.push(format!("{} is not drained: {} sessions left.", drain.target, drain.remaining())),
         None => lines.push("Nothing was deployed.".to_owned()),

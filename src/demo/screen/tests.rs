@@ -122,3 +122,16 @@ fn the_summary_says_whether_it_is_drained() {
     check(DrainState::Draining, "shop/v1 is not drained: 10 sessions left.");
     check(DrainState::Superseded, "shop/v1 is not drained: 10 sessions left.");
 }
+
+#[test]
+fn sessions_that_were_just_being_born_are_accounted_for() {
+    let check = |initial, expected: &str| {
+        let mut scene = scene(Act::Drained);
+        if let Some(drain) = &mut scene.drain {
+            (drain.state, drain.initial, drain.engaged, drain.silent) = (DrainState::Drained, initial, 0, 0);
+        }
+        assert_eq!(summary(&scene).get(1).map(String::as_str), Some(expected));
+    };
+    check(30, "Sessions: 30 at the start; 21 logged out, 9 timed out, 0 moved, 0 lost.");
+    check(28, "Sessions: 28 at the start, 2 just being born; 21 logged out, 9 timed out, 0 moved, 0 lost.");
+}
