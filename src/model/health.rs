@@ -34,7 +34,7 @@ pub enum ConnectFailure {
     /// No route to the host.
     Unreachable,
     /// No connection in time.
-    Timeout,
+    TimedOut,
     /// Anything else, a failed TLS handshake for instance.
     Other,
 }
@@ -45,7 +45,7 @@ impl ConnectFailure {
         match self {
             ConnectFailure::Refused => "connect refused",
             ConnectFailure::Unreachable => "no route to host",
-            ConnectFailure::Timeout => "connect timeout",
+            ConnectFailure::TimedOut => "connect timeout",
             ConnectFailure::Other => "connect failed",
         }
     }
@@ -99,7 +99,7 @@ impl HealthTrack {
     pub fn real_connect_failure(&mut self, kind: ConnectFailure) -> Option<Health> {
         match kind {
             ConnectFailure::Refused | ConnectFailure::Unreachable => self.turn(Health::Down),
-            ConnectFailure::Timeout | ConnectFailure::Other => None,
+            ConnectFailure::TimedOut | ConnectFailure::Other => None,
         }
     }
 
@@ -175,7 +175,7 @@ mod tests {
                 'x' => track.observe(ProbeAnswer::Other, &settings),
                 'R' => track.real_connect_failure(ConnectFailure::Refused),
                 'U' => track.real_connect_failure(ConnectFailure::Unreachable),
-                'T' => track.real_connect_failure(ConnectFailure::Timeout),
+                'T' => track.real_connect_failure(ConnectFailure::TimedOut),
                 'X' => track.real_connect_failure(ConnectFailure::Other),
                 other => panic!("no answer is written {other}"),
             };

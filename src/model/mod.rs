@@ -19,6 +19,8 @@ pub mod reason;
 pub mod routes;
 pub mod session_key;
 pub mod settings;
+#[cfg(test)]
+pub(crate) mod sketch;
 pub mod tally;
 pub mod target;
 pub mod time;

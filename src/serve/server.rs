@@ -93,12 +93,17 @@ impl Server {
         let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready))?;
         let prober = {
             let _within = workers.enter();
-            Arc::new(Prober::start(Arc::clone(&control)))
+            Prober::start(Arc::clone(&control))
         };
         workers.block_on(prober.first_round());
         let trusted = TrustedProxies(config.trusted_proxies.clone());
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
-        let conf = ServerConf { threads: config.server.threads.max(1), upstream_keepalive_pool_size: POOL, max_retries: ATTEMPTS, ..ServerConf::default() };
+        let conf = ServerConf {
+            threads: config.server.threads.max(1),
+            upstream_keepalive_pool_size: POOL,
+            max_retries: ATTEMPTS,
+            ..ServerConf::default()
+        };
         let proxy = Arc::new(http_proxy(&Arc::new(conf), gateway));
         let options = TransportOptions { header_timeout: config.server.header_timeout, ..TransportOptions::default() };
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
@@ -165,7 +170,11 @@ fn bind(config: &Config) -> Result<Vec<BoundListener>, ListenError> {
     let spec = |listener: &crate::config::Listener| ListenerSpec {
         address: listener.address,
         tls: listener.tls.as_ref().map(|tls| TlsSpec {
-            certificates: tls.certificates.iter().map(|c| (c.certificate.clone(), c.key.clone())).collect::<Vec<(PathBuf, Option<PathBuf>)>>(),
+            certificates: tls
+                .certificates
+                .iter()
+                .map(|c| (c.certificate.clone(), c.key.clone()))
+                .collect::<Vec<(PathBuf, Option<PathBuf>)>>(),
         }),
     };
     config.listeners.iter().map(|listener| BoundListener::bind(&spec(listener))).collect()

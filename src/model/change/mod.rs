@@ -7,6 +7,8 @@
 mod assemble;
 mod intent;
 mod release;
+#[cfg(test)]
+mod tables;
 
 use std::sync::Arc;
 

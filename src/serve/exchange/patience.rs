@@ -70,7 +70,6 @@ impl Queues {
         queue.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
         Some(Place(queue))
     }
-
 }
 
 /// How a client is watched while its request waits.

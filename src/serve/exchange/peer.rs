@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::ALPN;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -12,10 +12,10 @@ use super::Gateway;
 use super::context::Exchange;
 use crate::model::admission::Health;
 use crate::model::decide::Footing;
+use crate::model::health::ConnectFailure;
 use crate::model::reason::Reason;
 use crate::model::routes::under;
 use crate::model::settings::Protocol;
-use crate::model::health::ConnectFailure;
 use crate::serve::transport::Tunnel;
 
 /// Streams on one HTTP/2 connection to a backend: what Tomcat and nginx allow by default, halved.
@@ -80,7 +80,7 @@ impl Gateway {
         }
         // A paused process accepts until its backlog is full, and then not at all. Its sessions wait for it; when the prober
         // finds it down, the next attempt is decided anew.
-        let paused = failure == ConnectFailure::Timeout && backend.live.gate.read().health != Health::Down;
+        let paused = failure == ConnectFailure::TimedOut && backend.live.gate.read().health != Health::Down;
         let patient = paused && claim.forward.footing != Footing::New && claim.forward.reason != Reason::StandIn;
         if patient && exchange.started.elapsed() < app.settings.timeouts.read {
             e.set_retry(true);
@@ -98,7 +98,7 @@ fn failure(e: &Error) -> ConnectFailure {
     match e.etype() {
         ErrorType::ConnectRefused => ConnectFailure::Refused,
         ErrorType::ConnectNoRoute => ConnectFailure::Unreachable,
-        ErrorType::ConnectTimedout => ConnectFailure::Timeout,
+        ErrorType::ConnectTimedout => ConnectFailure::TimedOut,
         _ => ConnectFailure::Other,
     }
 }

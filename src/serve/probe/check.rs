@@ -278,13 +278,15 @@ pub fn describe(result: &Result<()>, timeout: Duration) -> String {
     }
 }
 
-/// What a failed connect of real traffic tells about its backend; for `fail_to_connect`.
-pub fn connect_failure(e: &Error) -> ConnectFailure {
-    match e.etype() {
-        ErrorType::ConnectRefused => ConnectFailure::Refused,
-        ErrorType::ConnectNoRoute => ConnectFailure::Unreachable,
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => ConnectFailure::Timeout,
-        _ => ConnectFailure::Other,
+impl ConnectFailure {
+    /// What a failed connect of real traffic tells about its backend; for `fail_to_connect`.
+    pub fn of(e: &Error) -> ConnectFailure {
+        match e.etype() {
+            ErrorType::ConnectRefused => ConnectFailure::Refused,
+            ErrorType::ConnectNoRoute => ConnectFailure::Unreachable,
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => ConnectFailure::TimedOut,
+            _ => ConnectFailure::Other,
+        }
     }
 }
 

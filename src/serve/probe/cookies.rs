@@ -10,9 +10,15 @@ const COOKIES: usize = 16;
 /// Longest cookie kept, as browsers have it.
 const LONGEST: usize = 4096;
 
-/// Name and value of each, in the order in which they first came.
+/// In the order in which they first came; names are unique.
 #[derive(Debug, Default)]
-pub struct Cookies(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub struct Cookies(Vec<Cookie>);
+
+#[derive(Debug)]
+struct Cookie {
+    name: Box<[u8]>,
+    value: Box<[u8]>,
+}
 
 impl Cookies {
     /// Takes a `Set-Cookie` line; an empty value deletes.
@@ -24,15 +30,15 @@ impl Cookies {
         if name.is_empty() || pair.len() > LONGEST {
             return;
         }
-        let known = self.0.iter().position(|(n, _)| **n == *name);
+        let known = self.0.iter().position(|cookie| *cookie.name == *name);
         match (known, value.is_empty()) {
             (Some(i), true) => drop(self.0.remove(i)),
             (Some(i), false) => {
                 if let Some(cookie) = self.0.get_mut(i) {
-                    cookie.1 = value.into();
+                    cookie.value = value.into();
                 }
             }
-            (None, false) if self.0.len() < COOKIES => self.0.push((name.into(), value.into())),
+            (None, false) if self.0.len() < COOKIES => self.0.push(Cookie { name: name.into(), value: value.into() }),
             (None, _) => {}
         }
     }
@@ -40,7 +46,7 @@ impl Cookies {
     /// The `Cookie` header to send.
     pub fn header(&self) -> Option<HeaderValue> {
         let mut line = Vec::new();
-        for (name, value) in &self.0 {
+        for Cookie { name, value } in &self.0 {
             if !line.is_empty() {
                 line.extend_from_slice(b"; ");
             }

@@ -18,5 +18,6 @@ mod resolver;
 mod stub;
 mod watch;
 
-pub use check::{BackendProbe, Connectors, answer_of, connect_failure, describe};
+pub use crate::model::health::ConnectFailure;
+pub use check::{BackendProbe, Connectors, answer_of, describe};
 pub use prober::Prober;

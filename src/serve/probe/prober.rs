@@ -32,12 +32,12 @@ pub struct Prober {
 
 impl Prober {
     /// Begins to probe every backend of the snapshot, and follows the snapshot. Needs a tokio runtime.
-    pub fn start(control: Arc<Control>) -> Prober {
+    pub fn start(control: Arc<Control>) -> Arc<Prober> {
         let roster = Arc::new(Roster { control, connectors: Arc::default(), watched: Mutex::default(), seed: seed() });
         let view = roster.control.view();
         roster.update(&view);
         let follower = tokio::spawn(Arc::clone(&roster).follow(view)).abort_handle();
-        Prober { roster, follower }
+        Arc::new(Prober { roster, follower })
     }
 
     /// Waits until every backend was probed once, at most for the longest timeout and half a second.
@@ -54,7 +54,7 @@ impl Prober {
         }
     }
 
-    /// A connect of real traffic failed; for `fail_to_connect`, where [`super::connect_failure`] says of which kind it was.
+    /// A connect of real traffic failed; for `fail_to_connect`, where [`ConnectFailure::of`] says of which kind it was.
     pub fn report_connect_failure(&self, backend: &Backend, kind: ConnectFailure) {
         let watch = self.roster.lock().get(&identity(&backend.live)).map(|watched| Arc::clone(&watched.watch));
         // A backend that has left the snapshot is nobody's concern.

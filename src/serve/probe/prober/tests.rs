@@ -164,10 +164,10 @@ async fn a_refused_request_counts_at_once_and_asks_for_a_probe() {
     assert_eq!(event(&mut news, "shop/v1/a1").await, "down -> up: probe passed");
 
     stub.stop().await;
-    prober.report_connect_failure(&subject, ConnectFailure::Timeout);
+    prober.report_connect_failure(&subject, ConnectFailure::TimedOut);
     assert_eq!(health(&control, "a1"), Health::Up, "a timeout alone decides nothing");
     until("a second failing probe", || {
-        prober.report_connect_failure(&subject, ConnectFailure::Timeout);
+        prober.report_connect_failure(&subject, ConnectFailure::TimedOut);
         health(&control, "a1") == Health::Down
     })
     .await;
@@ -182,7 +182,7 @@ async fn a_storm_of_failures_costs_four_probes_a_second() {
     let subject = backend(&control, "v1", "a1");
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1100) {
-        prober.report_connect_failure(&subject, ConnectFailure::Timeout);
+        prober.report_connect_failure(&subject, ConnectFailure::TimedOut);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let probes = stub.requests().len();
@@ -211,6 +211,19 @@ async fn a_staged_release_is_probed_and_a_removed_one_is_not() {
     // Reports about it come to nothing.
     prober.report_connect_failure(&b1, ConnectFailure::Refused);
     assert_eq!(b1.live.gate.read().health, Health::Up);
+}
+
+#[tokio::test]
+async fn a_backend_keeps_its_watch_from_snapshot_to_snapshot() {
+    let stub = Stub::start(Manner::status(200)).await;
+    let control = control(seldom(), &[("a1", stub.address)]);
+    let prober = Prober::start(Arc::clone(&control));
+    prober.first_round().await;
+    let stage = Change::Stage { app: "shop".to_owned(), release: release("v2", &[("b1", refused())]) };
+    control.apply(&stage, Owner::Operator, DrainOrder::default()).expect("a good release");
+    let b1 = backend(&control, "v2", "b1");
+    until("the new snapshot was read", || b1.live.gate.read().health == Health::Down).await;
+    assert_eq!(stub.requests().len(), 1, "a backend that was there before is not probed for it");
 }
 
 #[tokio::test]
