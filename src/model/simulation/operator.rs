@@ -179,9 +179,12 @@ impl Simulation {
             2..8 => application.dead = false,
             _ => {}
         }
-        if what == 0 || what == 2 {
+        let memory = if what == 0 || what == 2 {
             application.restart();
-        }
+            ", its memory gone"
+        } else {
+            ""
+        };
         let dead = application.dead;
         let health = match what {
             _ if dead => Health::Down,
@@ -197,14 +200,6 @@ impl Simulation {
             backend.live.reborn();
         }
         backend.live.observe(health, self.world.now);
-        self.note(|| {
-            format!(
-                "{}/{} is {}{}",
-                backend.release,
-                backend.spec.name,
-                health.as_str(),
-                if what % 2 == 0 && what < 3 { ", memory gone" } else { "" }
-            )
-        });
+        self.note(|| format!("{}/{} is {}{memory}", backend.release, backend.spec.name, health.as_str()));
     }
 }
