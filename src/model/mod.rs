@@ -9,6 +9,7 @@ pub mod drain;
 pub mod event;
 pub mod facts;
 pub mod gate;
+pub mod health;
 pub mod identity;
 pub mod ledger;
 pub mod octets;

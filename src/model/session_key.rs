@@ -24,6 +24,13 @@ impl KeyedHash {
     }
 }
 
+impl std::fmt::Debug for KeyedHash {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyedHash")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

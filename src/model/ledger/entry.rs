@@ -187,15 +187,16 @@ impl Entry {
         }
     }
 
-    /// Where it waits to be dropped when room is needed. A tombstone with exchanges under way is on no shelf: their
-    /// ends must find it.
+    /// Where it waits to be dropped when room is needed. Nothing with exchanges under way is on a shelf: their ends, and
+    /// the aliases they may have come by, must find it.
     pub fn shelf(&self) -> Option<Shelf> {
-        match self.standing {
-            Standing::Ended(_) => (self.exchanges() == 0).then_some(Shelf::Tombstones),
-            Standing::Candidate => Some(Shelf::Candidates),
-            Standing::Live { confirmed: false } => Some(Shelf::Unconfirmed),
-            Standing::Live { confirmed: true } => None,
-        }
+        let shelf = match self.standing {
+            Standing::Ended(_) => Shelf::Tombstones,
+            Standing::Candidate => Shelf::Candidates,
+            Standing::Live { confirmed: false } => Shelf::Unconfirmed,
+            Standing::Live { confirmed: true } => return None,
+        };
+        (self.exchanges() == 0).then_some(shelf)
     }
 
     /// When time alone changes this entry next, and how. `None` while only an open exchange holds it.
@@ -214,7 +215,7 @@ impl Entry {
                 // At the same tick the first of these wins: an end is not preceded by a change of gauge.
                 [lifetime, idle, disengage].into_iter().flatten().min_by_key(|&(at, _)| at)
             }
-            Standing::Candidate => Some((idle_at, Event::Forget)),
+            Standing::Candidate => (self.exchanges() == 0).then_some((idle_at, Event::Forget)),
             Standing::Ended(_) => (self.exchanges() == 0).then_some((self.ended.saturating_add(spans.memory), Event::Forget)),
         }
     }

@@ -96,6 +96,11 @@ impl Room {
         self.refused_until.fetch_max(now.stamp.saturating_add(spans.idle), SeqCst);
     }
 
+    #[cfg(test)]
+    pub fn unsigned(&self) -> usize {
+        self.unsigned.load(SeqCst)
+    }
+
     pub fn unsigned_capped(&self) -> bool {
         self.unsigned.load(SeqCst) >= self.max_unsigned.load(SeqCst) || self.refused_until.load(SeqCst) > self.swept.load(SeqCst)
     }

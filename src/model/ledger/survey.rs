@@ -44,8 +44,7 @@ impl Ledger {
         let now = self.clock.now(now);
         let mut lost = 0;
         self.visit(|shard, i| {
-            let entry = shard.slab.at(i);
-            if entry.slot == slot && entry.is_live() {
+            if shard.slab.at(i).slot == slot && shard.settle(i, now) && shard.slab.at(i).is_live() {
                 lost += usize::from(shard.finish(i, EndReason::Lost, Some(cause), now.stamp, now));
             }
         });
@@ -59,23 +58,21 @@ impl Ledger {
         let slots = Slots::new(slots);
         let mut evicted = 0;
         for gauge in [Gauge::KeptAlive, Gauge::Engaged] {
-            let flow = self.walk(|shard, i| {
+            self.walk(|shard, i| {
                 if evicted >= limit {
                     return ControlFlow::Break(());
                 }
-                let entry = shard.slab.at(i);
-                if !slots.contain(entry.slot) || entry.gauge() != gauge {
+                // Time first: what has expired on its own is not evicted.
+                if !slots.contain(shard.slab.at(i).slot) || !shard.settle(i, now) || shard.slab.at(i).gauge() != gauge {
                     return ControlFlow::Continue(());
                 }
+                let entry = shard.slab.at(i);
                 let is_silent = |least| entry.exchanges() == 0 && at.since(self.clock.time(entry.seen)) >= least;
                 if idle_at_least.is_none_or(is_silent) && shard.end(i, EndReason::Evicted, Some(LossCause::Evicted), 0, now) {
                     evicted += 1;
                 }
                 ControlFlow::Continue(())
             });
-            if flow.is_break() {
-                break;
-            }
         }
         evicted
     }
@@ -147,17 +144,18 @@ impl Ledger {
 
     /// Runs `act` on every entry.
     pub(super) fn visit(&self, mut act: impl FnMut(&mut Shard, u32)) {
-        let _: ControlFlow<()> = self.walk(|shard, i| {
+        self.walk(|shard, i| {
             act(shard, i);
             ControlFlow::Continue(())
         });
     }
 
     fn each(&self, mut look: impl FnMut(&Entry, &Spans) -> ControlFlow<()>) {
-        let _: ControlFlow<()> = self.walk(|shard, i| look(shard.slab.at(i), &shard.spans));
+        self.walk(|shard, i| look(shard.slab.at(i), &shard.spans));
     }
 
-    fn walk(&self, mut act: impl FnMut(&mut Shard, u32) -> ControlFlow<()>) -> ControlFlow<()> {
+    /// Goes through all entries until `act` breaks off.
+    fn walk(&self, mut act: impl FnMut(&mut Shard, u32) -> ControlFlow<()>) {
         for shard in &self.shards {
             let mut from = 0;
             loop {
@@ -165,8 +163,8 @@ impl Ledger {
                 let end = shard.slab.end();
                 let to = end.min(from + BATCH as u32);
                 for i in from..to {
-                    if !shard.slab.at(i).vacant {
-                        act(&mut shard, i)?;
+                    if !shard.slab.at(i).vacant && act(&mut shard, i).is_break() {
+                        return;
                     }
                 }
                 if to == end {
@@ -175,7 +173,6 @@ impl Ledger {
                 from = to;
             }
         }
-        ControlFlow::Continue(())
     }
 }
 

@@ -1,0 +1,135 @@
+//! Keys: those of the configuration, or one per app that is made once and kept in the state directory.
+//!
+//! A lost key is a lost pin for every user, so a key file is written whole before it gets its name, and never overwritten.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::model::pin::{Keyring, KeyringFault, MIN_SECRET_BYTES};
+use crate::model::session_key::KeyedHash;
+use crate::model::settings::AppSpec;
+
+/// Why keys cannot be had; names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The state directory cannot be made or used.
+    #[error("state directory {path}: {source}; make it writable for this user, or set state.directory")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A key file cannot be read or made.
+    #[error("key file {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Keys do not make a keyring.
+    #[error("app {app}: session.keys: {source}")]
+    Keyring {
+        /// The app.
+        app: String,
+        /// What is wrong.
+        source: KeyringFault,
+    },
+}
+
+/// Makes the state directory (0700) and its parents.
+///
+/// # Errors
+/// [`SecretError::Directory`].
+pub fn make_directory(path: &Path) -> Result<(), SecretError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| SecretError::Directory { path: path.to_owned(), source })
+}
+
+/// The keyring of an app, and the hash of its session ids.
+///
+/// # Errors
+/// [`SecretError`] when a key cannot be read, made or used.
+pub fn of_app(directory: &Path, spec: &AppSpec) -> Result<(Arc<Keyring>, Arc<KeyedHash>), SecretError> {
+    let keys = directory.join("keys");
+    make_directory(&keys)?;
+    let mut secrets = Vec::new();
+    for key in &spec.settings.session.keys {
+        let path = PathBuf::from(&key.file);
+        let secret = fs::read(&path).map_err(|source| SecretError::File { path, source })?;
+        secrets.push((key.id.clone(), trimmed(secret)));
+    }
+    if secrets.is_empty() {
+        secrets.push(("auto".to_owned(), read_or_make(&keys.join(format!("{}.pin", spec.name)))?));
+    }
+    let keyring = Keyring::new(secrets.iter().map(|(id, secret)| (id.as_str(), secret.as_slice())));
+    let keyring = keyring.map_err(|source| SecretError::Keyring { app: spec.name.clone(), source })?;
+    let hash = read_or_make(&keys.join(format!("{}.hash", spec.name)))?;
+    let mut secret = [0; 16];
+    for (place, byte) in secret.iter_mut().zip(&hash) {
+        *place = *byte;
+    }
+    Ok((Arc::new(keyring), Arc::new(KeyedHash::new(secret))))
+}
+
+/// Key files are often written by `openssl rand -hex 32 > file`: the line's end is no part of the key.
+fn trimmed(mut secret: Vec<u8>) -> Vec<u8> {
+    while secret.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        secret.pop();
+    }
+    secret
+}
+
+fn read_or_make(path: &Path) -> Result<Vec<u8>, SecretError> {
+    let fault = |source| SecretError::File { path: path.to_owned(), source };
+    match fs::read(path) {
+        Ok(secret) if secret.len() >= MIN_SECRET_BYTES => return Ok(secret),
+        Ok(secret) => {
+            let what =
+                format!("{} bytes of at least {MIN_SECRET_BYTES}; it is damaged: restore it, or delete it and lose all pins", secret.len());
+            return Err(fault(io::Error::other(what)));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(fault(e)),
+    }
+    let mut secret = vec![0; MIN_SECRET_BYTES];
+    getrandom::fill(&mut secret).map_err(|e| fault(io::Error::other(e)))?;
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(fault)?;
+    file.write_all(&secret).and_then(|()| file.sync_all()).map_err(fault)?;
+    // Fails if the name exists by now: whoever was first has the key.
+    fs::hard_link(&draft, path).and_then(|()| fs::remove_file(&draft)).map_err(fault)?;
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_is_made_once_and_kept_private() {
+        let directory = std::env::temp_dir().join(format!("tidegate-secrets-{}", std::process::id()));
+        make_directory(&directory).expect("a temporary directory can be made");
+        let path = directory.join("shop.pin");
+        let first = read_or_make(&path).expect("a key can be made");
+        assert_eq!(read_or_make(&path).expect("a key can be read"), first);
+        assert_eq!(fs::metadata(&path).expect("it exists").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&directory).expect("it exists").permissions().mode() & 0o777, 0o700);
+        fs::write(&path, b"short").expect("it can be written");
+        let error = read_or_make(&path).expect_err("a damaged key is refused").to_string();
+        assert!(error.contains("5 bytes of at least 32"), "{error}");
+        assert_eq!(fs::read(&path).expect("it is still there"), b"short", "never overwritten");
+        fs::remove_dir_all(&directory).expect("it can be removed");
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_no_part_of_a_key() {
+        assert_eq!(trimmed(b"abc\r\n".to_vec()), b"abc");
+        assert_eq!(trimmed(b"a\nb".to_vec()), b"a\nb");
+    }
+}
