@@ -80,8 +80,8 @@ impl Simulation {
             Standing::Ended(EndReason::Evicted | EndReason::Lifetime) => true,
             // By `rotation_within` an answer to an older id of it, long under way, speaks against the whole session.
             Standing::Ended(EndReason::Lost) => app.settings.session.rotation_within.is_some(),
-            // Another request under way brought it back to life after its end.
-            Standing::Ended(EndReason::Logout) => self.lenient(),
+            // A logout by an older id of it, long under way; or another request brought it back to life after its end.
+            Standing::Ended(EndReason::Logout) => true,
             // One id at two applications, and the ledger follows one of them.
             _ => (app.settings.failover == Failover::Repin || self.lenient()) && found.slot != *home,
         });
@@ -205,7 +205,7 @@ impl Simulation {
     ///
     /// What remains are ids that the ledger gave up knowingly, each kind counted when it happens: unconfirmed ones whose client
     /// came back later than `confirm_within`, evicted ones, those past `max_lifetime`, those that moved elsewhere, unsigned ones met
-    /// once only, and those dropped from a ledger that was full.
+    /// once only, those whose older name was logged out by a late answer, and those dropped from a ledger that was full.
     fn check_fences(&mut self, place: usize, app: &App) {
         let fenced: HashSet<u32> = app.backends.iter().flatten().filter(|b| b.live.gate.read().fenced).map(|b| b.slot).collect();
         if fenced.is_empty() {
@@ -225,7 +225,7 @@ impl Simulation {
                     Some((Standing::Ended(EndReason::Unconfirmed), _)) => "forgotten and honoured: unconfirmed",
                     Some((Standing::Ended(EndReason::Evicted), _)) => "forgotten and honoured: evicted",
                     Some((Standing::Ended(EndReason::Lifetime), _)) => "forgotten and honoured: lifetime",
-                    Some((Standing::Ended(EndReason::Logout), _)) if self.lenient() => "forgotten and honoured: logout",
+                    Some((Standing::Ended(EndReason::Logout), _)) => "forgotten and honoured: logout",
                     Some((Standing::Ended(EndReason::Lost), _)) if app.settings.session.rotation_within.is_some() => {
                         "forgotten and honoured: taken for replaced"
                     }
