@@ -106,9 +106,8 @@ impl Simulation {
             };
             let anywhere_open = app.open.backends().iter().any(|b| b.admission() == Admission::Everyone && !tried.contains(&b.slot));
             let emptying = forward.backend.emptying();
-            if self.dice.below(40) == 0 {
-                // Somebody else is at work between decision and claim.
-                self.operator();
+            if self.dice.below(20) == 0 {
+                self.meddle(&forward);
             }
             let Ok(in_flight) = forward.backend.live.gate.claim(forward.need, forward.backend.max_connections) else {
                 self.count("claim failed");
