@@ -43,6 +43,7 @@ pub struct Live {
     incarnation: AtomicU32,
     pool_generation: AtomicU64,
     connect_failures: AtomicU64,
+    queued: AtomicU32,
 }
 
 impl Live {
@@ -58,6 +59,7 @@ impl Live {
             incarnation: AtomicU32::new(1),
             pool_generation: AtomicU64::new(1),
             connect_failures: AtomicU64::new(0),
+            queued: AtomicU32::new(0),
         }
     }
 
@@ -118,6 +120,22 @@ impl Live {
     /// Counts a connect that failed; returns how many so far.
     pub fn connect_failed(&self) -> u64 {
         self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Takes a place in the queue before this backend, unless `size` exchanges wait already. [`Live::unqueue`] must follow.
+    pub fn queue(&self, size: u32) -> bool {
+        let room = |waiting: u32| (waiting < size).then_some(waiting + 1);
+        self.queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok()
+    }
+
+    /// Gives the place back.
+    pub fn unqueue(&self) {
+        self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Exchanges that wait for this backend.
+    pub fn queued(&self) -> u32 {
+        self.queued.load(Ordering::Relaxed)
     }
 
     /// Failed connects so far; a prober that sees the figure move probes at once.

@@ -9,13 +9,14 @@
 
 mod client;
 mod cookies;
-mod deploy_tomcat; // needs the proxy: uncomment when it lands
+mod deploy_tomcat;
 mod haproxy;
 mod harness;
 mod http;
+mod manual;
 mod origin;
 mod process;
-mod scenarios; // needs the proxy: uncomment when it lands
+mod scenarios;
 mod shop;
 mod tidegate;
 mod tomcat;

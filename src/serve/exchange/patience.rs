@@ -2,7 +2,6 @@
 //! sent on. A waiter that merely slept would send the request of somebody who left long ago.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::admission::Admission;
-use crate::model::backend::Backend;
+use crate::model::backend::{Backend, Live};
 use crate::model::gate::{ClaimError, InFlight};
 
 /// Bodies up to this size fit Pingora's retry buffer, which keeps what is read while waiting.
@@ -27,18 +26,20 @@ pub(super) struct Queues(Mutex<HashMap<usize, Arc<Queue>>>);
 
 #[derive(Default)]
 struct Queue {
-    waiting: AtomicU32,
     left: Notify,
 }
 
 /// A place in a queue.
-pub(super) struct Place(Arc<Queue>);
+pub(super) struct Place {
+    live: Arc<Live>,
+    queue: Arc<Queue>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        // Whoever was woken together with a waiter that gives up must not sleep on.
-        self.0.left.notify_one();
+        self.live.unqueue();
+        // A waiter that gives up may have been the one that was woken: the next one must not sleep on.
+        self.queue.left.notify_one();
     }
 }
 
@@ -66,9 +67,7 @@ impl Queues {
     /// A place in the queue, unless `size` others wait already.
     pub(super) fn join(&self, backend: &Backend, size: u32) -> Option<Place> {
         let queue = self.of(backend);
-        let room = |waiting: u32| (waiting < size).then_some(waiting + 1);
-        queue.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
-        Some(Place(queue))
+        backend.live.queue(size).then(|| Place { live: Arc::clone(&backend.live), queue })
     }
 }
 
@@ -125,7 +124,7 @@ impl Patience {
         claim: impl Fn() -> std::result::Result<InFlight, ClaimError>,
     ) -> Result<Option<std::result::Result<InFlight, ClaimError>>> {
         let end = Instant::now() + longest;
-        let queue = Arc::clone(&place.0);
+        let queue = Arc::clone(&place.queue);
         loop {
             // Registered before the claim is tried: a place that becomes free in between wakes us.
             let left = queue.left.notified();
