@@ -9,14 +9,17 @@
 
 mod client;
 mod cookies;
-mod deploy_tomcat; // needs the proxy: uncomment when it lands
+mod deploy_tomcat;
 mod haproxy;
 mod harness;
 mod http;
+mod http2;
+mod limits;
 mod origin;
 mod process;
-mod scenarios; // needs the proxy: uncomment when it lands
+mod scenarios;
 mod shop;
+mod speaker;
 mod tidegate;
 mod tomcat;
 mod websocket;
