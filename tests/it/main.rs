@@ -10,6 +10,7 @@
 mod client;
 mod cookies;
 mod deploy_tomcat;
+mod exchange;
 mod haproxy;
 mod harness;
 mod http;
