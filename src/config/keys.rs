@@ -99,7 +99,7 @@ pub(super) const KEYS: &[Key] = &[
 
     key("apps.*.health", Section, "Probes."),
     key("apps.*.health.tcp", Default("false"), "true: only connect, without HTTP."),
-    key("apps.*.health.path", Default("/"), "Path of the probe on the backend."),
+    key("apps.*.health.path", Default("/"), "Path of the probe; where a release has a path of its own, a probe below the app's path is mapped as requests are."),
     key("apps.*.health.method", Default("GET"), "Method of the probe."),
     key("apps.*.health.host", Default("null"), "Host header of the probe; null: the backend's address."),
     key("apps.*.health.port", Default("null"), "Another port than the backend's own."),

@@ -122,20 +122,19 @@ impl Live {
         self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Takes a place in the queue before this backend, unless `size` exchanges wait already. [`Live::unqueue`] must follow.
-    pub fn queue(&self, size: u32) -> bool {
-        let room = |waiting: u32| (waiting < size).then_some(waiting + 1);
-        self.queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok()
-    }
-
-    /// Gives the place back.
-    pub fn unqueue(&self) {
-        self.queued.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// Exchanges that wait for this backend.
+    /// Exchanges that wait because the backend is full.
     pub fn queued(&self) -> u32 {
-        self.queued.load(Ordering::Relaxed)
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// One more waits.
+    pub fn queue_joined(&self) {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One of them waits no more.
+    pub fn queue_left(&self) {
+        self.queued.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Failed connects so far; a prober that sees the figure move probes at once.
