@@ -23,6 +23,11 @@ const BACKENDS: [usize; 4] = [4, 100, 1_000, 10_000];
 const SESSIONS: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
 fn main() {
+    if !std::env::args().any(|argument| argument == "--bench") {
+        // `cargo test --all-targets` comes here, without optimisation: only that it runs.
+        new_client(&view(4, Balance::LeastSessions).apps[0], 1);
+        return;
+    }
     println!("{:<40} {:>10} {:>10} {:>7}", "one decision", "of", "ns", "ratio");
     for balance in [Balance::LeastSessions, Balance::LeastConnections, Balance::RoundRobin, Balance::RandomTwo, Balance::Consistent] {
         row(&format!("new client, {balance:?}"), "backends", BACKENDS, |&backends| {

@@ -226,6 +226,12 @@ impl Simulation {
                     }
                     Some(old) if was_live => {
                         let silent = found.map(|f| exchange.decided_at.since(f.seen));
+                        // By an older name: the session is renamed once more, and a client that misses this answer keeps a
+                        // name that is forgotten after 30 s. Its signed pin still leads home; in the mode `learn` nothing does.
+                        let again = ledger.find(old, now).is_some_and(|found| found.alias);
+                        if let Some(held) = self.id_of(exchange.client).filter(|_| again) {
+                            self.unsettled(exchange.app, &held);
+                        }
                         let rotated = ledger.rotate(old, key, slot, SCOPE, silent, now);
                         self.note(|| format!("  {rotated:?}"));
                     }
