@@ -56,9 +56,10 @@ const SHARDS: usize = 32;
 const BATCH: usize = 1024;
 
 /// Whether a person is likely to be behind an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attention {
     /// Engages the session.
+    #[default]
     Foreground,
     /// A poller or heartbeat: keeps it alive.
     Background,
