@@ -276,12 +276,7 @@ fn health(s: &mut Section) -> HealthSettings {
         drain: s.or("drain", d.drain, statuses),
         instance_header: s.optional("instance_header", d.instance_header, header),
     };
-    if health.timeout > health.interval && s.is_good() {
-        let (timeout, interval) = (scalar::format_duration(health.timeout), scalar::format_duration(health.interval));
-        let key = if s.has("timeout") { "timeout" } else { "interval" };
-        let what = format!("a probe may take {timeout} (timeout), but the next begins after {interval} (interval)");
-        s.wrong_at(key, Wrong::new(what, format!("write `timeout: {interval}` or less")));
-    }
+    // A timeout above the interval is fine, as in HAProxy: the next probe begins when the overdue one has ended.
     if health.tcp {
         for key in ["path", "method", "host", "ready", "drain", "instance_header"].into_iter().filter(|k| s.has(k)) {
             s.wrong_at(key, Wrong::new("means nothing with `tcp: true`, which only connects", "remove this line or `tcp: true`"));

@@ -57,7 +57,7 @@ fn bombs_are_refused_fast() {
         let problems = parse(bomb, "bomb").unwrap_err();
         assert!(!problems.0.is_empty() && problems.to_string().len() < 1 << 20, "bomb {n}");
         // Unoptimised and on a busy machine: what matters is that nothing grows faster than the file.
-        assert!(start.elapsed() < Duration::from_secs(10), "bomb {n} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(120), "bomb {n} took {:?}", start.elapsed());
     }
 }
 

@@ -13,15 +13,17 @@ use super::backend::Backend;
 use super::settings::Balance;
 use super::time::Time;
 
+mod ring;
+#[cfg(test)]
+mod tables;
+
+use self::ring::Ring;
+
 /// Draws that may hit a closed backend before all are looked at one by one. With three quarters closed, eight draws miss
 /// one time in ten; the look at all of them is then the right price.
 const DRAWS: u64 = 8;
 /// Backends that `least_connections` compares; up to this many it is exact.
 const COMPARED: usize = 64;
-/// Entries of the consistent table per backend: keeps shares within a few percent (Maglev, NSDI 2016, uses 100).
-const TABLE_PER_BACKEND: usize = 100;
-/// Largest consistent table: 1 MiB of slots.
-const TABLE_MAX: usize = 262_139;
 
 /// The backends among which new clients are spread, prepared when a snapshot is made.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +34,8 @@ pub struct Pool {
     /// Coprime to the total weight, about its golden section: walking by it visits each unit of weight once per round,
     /// well mixed, which is a weighted round robin without a schedule.
     stride: u64,
-    /// Backends by position of a hashed client; empty unless the app balances consistently.
-    table: Vec<u32>,
+    /// Empty unless the app balances consistently.
+    ring: Ring,
 }
 
 /// Chance and place of one choice; arguments, so that a choice can be repeated.
@@ -65,8 +67,8 @@ impl Pool {
                 total
             })
             .collect();
-        let table = if balance == Balance::Consistent { consistent_table(&backends) } else { Vec::new() };
-        Pool { stride: stride(total), backends, cumulative, table }
+        let ring = if balance == Balance::Consistent { Ring::new(&backends) } else { Ring::default() };
+        Pool { stride: stride(total), backends, cumulative, ring }
     }
 
     /// All backends of the pool.
@@ -160,22 +162,15 @@ impl Pool {
     }
 
     fn consistent(&self, draw: &Draw<'_>) -> Option<&Arc<Backend>> {
-        let size = self.table.len() as u64;
-        if size > 0 {
-            // A closed backend's clients go to wherever the next hash points: each to the same place every time, and
-            // nobody else moves.
-            let mut hash = mix(draw.client);
-            for _ in 0..DRAWS {
-                let place = usize::try_from(hash % size).unwrap_or_default();
-                let backend = self.table.get(place).and_then(|&i| self.backends.get(i as usize));
-                if let Some(backend) = backend
-                    && backend.admission() >= Admission::Everyone
-                    && !draw.tried.contains(&backend.slot)
-                {
-                    return Some(backend);
-                }
-                hash = mix(hash);
+        // A closed backend's clients go to wherever the next hash points: each to the same place every time, and nobody
+        // else moves.
+        let mut hash = mix(draw.client);
+        for _ in 0..DRAWS {
+            let Some(backend) = self.ring.owner(hash).and_then(|i| self.backends.get(i)) else { break };
+            if backend.admission() >= Admission::Everyone && !draw.tried.contains(&backend.slot) {
+                return Some(backend);
             }
+            hash = mix(hash);
         }
         let place = Draw { dice: draw.client, ..*draw };
         self.any(Admission::Everyone, &place, |_| true)
@@ -218,48 +213,4 @@ pub fn mix(value: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
-}
-
-/// A lookup table as in Maglev: each backend fills places in the order of its own permutation, which depends on its name
-/// alone, as often as its weight says. Adding or removing one moves few clients; an address change moves none.
-fn consistent_table(backends: &[Arc<Backend>]) -> Vec<u32> {
-    if backends.is_empty() {
-        return Vec::new();
-    }
-    let heaviest = backends.iter().map(|b| b.spec.weight).max().unwrap_or(1);
-    let size = next_prime((backends.len() * TABLE_PER_BACKEND).min(TABLE_MAX).max(backends.len()));
-    let mut fillers: Vec<(u64, u64, u64, f64)> = backends
-        .iter()
-        .map(|b| {
-            let hash = b.spec.name.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, byte| mix(h ^ u64::from(byte)));
-            (mix(hash) % size as u64, 1 + mix(hash ^ 1) % (size as u64 - 1).max(1), 0, 0.0)
-        })
-        .collect();
-    let mut table = vec![u32::MAX; size];
-    let mut filled = 0;
-    while filled < size {
-        for (index, backend) in backends.iter().enumerate() {
-            let Some((offset, skip, next, credit)) = fillers.get_mut(index) else { continue };
-            *credit += f64::from(backend.spec.weight) / f64::from(heaviest);
-            if *credit < 1.0 {
-                continue;
-            }
-            *credit -= 1.0;
-            while filled < size {
-                let place = usize::try_from((*offset + *next * *skip) % size as u64).unwrap_or_default();
-                *next += 1;
-                if let Some(free) = table.get_mut(place).filter(|p| **p == u32::MAX) {
-                    *free = u32::try_from(index).unwrap_or(u32::MAX);
-                    filled += 1;
-                    break;
-                }
-            }
-        }
-    }
-    table
-}
-
-fn next_prime(from: usize) -> usize {
-    let prime = |n: usize| n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
-    (from.max(2)..).find(|&n| prime(n)).unwrap_or(2)
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::admission::{Admission, Health, ReleaseState};
+use super::admission::{Admission, Health, Intent, ReleaseState};
 use super::backend::Backend;
 use super::balance::Draw;
 use super::ledger::{EndReason, Found, Standing};
@@ -120,36 +120,49 @@ pub fn decide(app: &App, q: &Question<'_>) -> Decision {
         return newcomer(app, q, Reason::New, pin, false);
     };
     let Some(backend) = app.backend(slot) else {
-        return dead(app, q, None, PinResult::Lost);
+        return match claim {
+            Claim::Anonymous => newcomer(app, q, Reason::New, PinResult::Lost, false),
+            _ => dead(app, q, None, PinResult::Lost),
+        };
     };
     let gate = backend.live.gate.read();
-    if claim == Claim::Evicted {
-        return dead(app, q, Some(backend), PinResult::Overridden);
-    }
-    if gate.admission() >= Admission::KnownSessions && !q.tried.contains(&slot) {
-        let forward = |reason, footing| {
-            let need = Admission::KnownSessions;
-            Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, footing })
-        };
-        return match claim {
-            Claim::Live => forward(Reason::Pinned, Footing::Live),
-            Claim::Unknown => forward(Reason::Returned, Footing::Unknown),
-            // The ledger never overrules the application, except where the user would make a new session on a backend
-            // that is to become empty.
-            Claim::Expired if backend.emptying() => dead(app, q, Some(backend), PinResult::Expired),
-            Claim::Expired | Claim::Evicted => forward(Reason::Returned, Footing::Unknown),
-            Claim::Anonymous if gate.admission() == Admission::Everyone => forward(Reason::Anonymous, Footing::New),
-            Claim::Anonymous => newcomer(app, q, Reason::New, pin, false),
-        };
-    }
+    let reachable = gate.admission() >= Admission::KnownSessions && !given_up(q, slot);
+    let forward = |reason, footing| {
+        // An anonymous client has nothing to lose: it enters only where everybody may, also if that changes before its claim.
+        let need = if footing == Footing::New { Admission::Everyone } else { Admission::KnownSessions };
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, footing })
+    };
     match claim {
-        Claim::Anonymous => newcomer(app, q, Reason::New, pin, false),
-        Claim::Expired | Claim::Evicted => dead(app, q, Some(backend), PinResult::Expired),
+        Claim::Evicted => dead(app, q, Some(backend), PinResult::Overridden),
+        Claim::Live if reachable => forward(Reason::Pinned, Footing::Live),
+        Claim::Unknown if reachable => forward(Reason::Returned, Footing::Unknown),
+        // The ledger never overrules the application, except where the user would make a new session on a backend that is to
+        // become empty, while somebody else takes new ones.
+        Claim::Expired if reachable && backend.emptying() => match dead(app, q, Some(backend), PinResult::Expired) {
+            Decision::Forward(elsewhere) if elsewhere.need < Admission::Everyone => forward(Reason::Returned, Footing::Unknown),
+            moved => moved,
+        },
+        Claim::Expired if reachable => forward(Reason::Returned, Footing::Unknown),
+        Claim::Expired => dead(app, q, Some(backend), PinResult::Expired),
+        Claim::Anonymous if reachable && gate.admission() == Admission::Everyone => forward(Reason::Anonymous, Footing::New),
+        Claim::Anonymous => {
+            let pin = match gate {
+                _ if gate.fenced || gate.state.gone() => PinResult::Lost,
+                _ if !reachable && gate.state != ReleaseState::Staged => PinResult::Down,
+                _ => PinResult::Overridden,
+            };
+            newcomer(app, q, Reason::New, pin, false)
+        }
         // Nothing is known to live on a staged release: whatever names it is stale or invented.
         Claim::Live | Claim::Unknown if gate.state == ReleaseState::Staged => dead(app, q, None, PinResult::Unknown),
         Claim::Live | Claim::Unknown if gate.fenced || gate.state.gone() => dead(app, q, Some(backend), PinResult::Lost),
         Claim::Live | Claim::Unknown => absent(app, q, backend, claim),
     }
+}
+
+/// Whether this request tried that backend often enough: once, and once more after it waited for it.
+fn given_up(q: &Question<'_>, slot: u32) -> bool {
+    q.tried.iter().filter(|&&tried| tried == slot).count() > usize::from(q.waited)
 }
 
 /// The backend that the client belongs to, what that is worth, and what became of its pin.
@@ -187,20 +200,26 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
             Some((slot, ..)) => (Some((slot, Claim::Unknown)), PinResult::Valid),
             None => (Some((found.slot, Claim::Unknown)), agrees),
         },
-        // It left the count because its client was slow to come back; the application still has it.
-        Standing::Ended(EndReason::Unconfirmed) => (Some((found.slot, Claim::Unknown)), agrees),
-        Standing::Ended(EndReason::Evicted) => (Some((found.slot, Claim::Evicted)), agrees),
-        Standing::Ended(_) => match newer {
-            Some((slot, ..)) => (Some((slot, Claim::Unknown)), PinResult::Valid),
-            None => (Some((found.slot, Claim::Expired)), agrees),
-        },
+        Standing::Ended(reason) => {
+            if let Some((slot, ..)) = newer {
+                return (Some((slot, Claim::Unknown)), PinResult::Valid);
+            }
+            let claim = match reason {
+                // It left the count because its client was slow to come back; the application still has it.
+                EndReason::Unconfirmed if q.now.since(found.seen) <= app.settings.session.idle_timeout => Claim::Unknown,
+                EndReason::Evicted => Claim::Evicted,
+                _ => Claim::Expired,
+            };
+            (Some((found.slot, claim)), agrees)
+        }
     }
 }
 
 /// The backend of a session that may well live is not to be reached: `failover` says what happens.
 fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Decision {
     let settings = &app.settings;
-    if !q.waited && !settings.failover_wait.is_zero() {
+    // Who is being maintained does not come back within seconds.
+    if !q.waited && !settings.failover_wait.is_zero() && home.live.gate.read().intent != Intent::Maintain {
         return Decision::Wait(Arc::clone(home), settings.failover_wait);
     }
     let reason = match settings.failover {
@@ -223,7 +242,8 @@ fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Dec
         }
     }
     match newcomer(app, q, reason, PinResult::Down, false) {
-        Decision::Forward(forward) => Decision::Forward(Forward { footing, ..forward }),
+        // A backup or a draining backend is a stand-in here, not a new home.
+        Decision::Forward(forward) => Decision::Forward(Forward { footing, reason, ..forward }),
         other => other,
     }
 }
@@ -270,3 +290,6 @@ fn healthy(backend: &Backend) -> bool {
 fn draw<'a>(app: &'a App, q: &Question<'a>) -> Draw<'a> {
     Draw { dice: q.dice, client: q.client, turns: &app.tally.turns, now: q.now, tried: q.tried, slow_start: app.settings.slow_start }
 }
+
+#[cfg(test)]
+mod tables;

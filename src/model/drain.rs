@@ -175,16 +175,18 @@ impl Drain {
         if progress.in_flight > 0 {
             return Step::Same;
         }
-        let fenced = backends.iter().all(|(_, b)| b.live.gate.fence());
+        // Only what this step closed may it open again: another drain's fence stays.
+        let open: Vec<_> = backends.iter().map(|(_, b)| &b.live.gate).filter(|gate| !gate.read().fenced).collect();
+        let fenced = open.iter().take_while(|gate| gate.fence()).count();
         // Behind the fence no exchange is in flight, so no session can be born: this count is final.
         let left: u64 = backends.iter().map(|(_, b)| b.sessions()).sum();
-        if fenced && left == 0 {
+        if fenced == open.len() && left == 0 {
             self.state = DrainState::Drained;
             self.finished = Some(now);
             return Step::Drained;
         }
-        for (_, backend) in &backends {
-            backend.live.gate.lift_fence();
+        for gate in open.iter().take(fenced) {
+            gate.lift_fence();
         }
         if left > 0 { self.reopen() } else { Step::Same }
     }
@@ -229,3 +231,6 @@ fn ended(backends: &[(Arc<App>, Arc<Backend>)]) -> [u64; EndReason::ALL.len()] {
     }
     sums
 }
+
+#[cfg(test)]
+mod tables;

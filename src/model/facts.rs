@@ -117,11 +117,16 @@ fn by_route(app: &App, route: &[u8]) -> PinClaim {
     }
 }
 
+/// Of several pins the one that speaks of an id of this request, else one from before there was a session; of equals the
+/// latest issued. Several happen when the application set its cookie for several domains.
 fn verify(app: &App, identity: &Identity<'_>) -> (Option<VerifiedPin>, Option<PinResult>) {
+    let several = identity.pins.as_slice().len() > 1;
+    let bound = |pin: &VerifiedPin| identity.ids.as_slice().iter().any(|id| app.keyring.is_bound(pin, id));
+    let rank = |pin: &VerifiedPin| (several && bound(pin), pin.binding.is_none(), pin.issued, pin.seen);
     let (mut best, mut fault) = (None::<VerifiedPin>, None);
     for value in identity.pins.as_slice() {
         match app.keyring.verify(&app.name, value) {
-            Ok(pin) if best.is_none_or(|held| (pin.issued, pin.seen) > (held.issued, held.seen)) => best = Some(pin),
+            Ok(pin) if best.is_none_or(|held| rank(&pin) > rank(&held)) => best = Some(pin),
             Ok(_) => {}
             Err(wrong) => fault = Some(wrong.result()),
         }
@@ -141,3 +146,6 @@ fn by_cookie(app: &App, pin: &VerifiedPin, id: Option<&[u8]>) -> PinClaim {
         None => PinClaim::Fault(PinResult::Unknown),
     }
 }
+
+#[cfg(test)]
+mod tables;

@@ -112,10 +112,14 @@ impl Gate {
         GateReading::unpack(self.set(HEALTH_SHIFT, health as u64, 0)).health
     }
 
-    /// Sets the state of the release. An open state lifts a fence: the release is back in service.
+    /// Sets the state of the release. An open state lifts a fence, for the release is back in service; but not that of a
+    /// backend whose own drain has ended and whose intent is still to drain.
     pub fn set_state(&self, state: ReleaseState) {
-        let lift = if state.open() { FENCED } else { 0 };
-        self.set(STATE_SHIFT, state as u64, lift);
+        let change = |word: u64| {
+            let lift = if state.open() && GateReading::unpack(word).intent != Intent::Drain { FENCED } else { 0 };
+            Some((word & !(FIELD << STATE_SHIFT) & !lift) | ((state as u64) << STATE_SHIFT))
+        };
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).unwrap_or_else(|same| same);
     }
 
     fn set(&self, shift: u32, value: u64, clear: u64) -> u64 {
@@ -206,6 +210,22 @@ mod tests {
     #[test]
     fn an_open_gate_cannot_be_fenced() {
         assert!(!gate(ReleaseState::Current).fence());
+    }
+
+    #[test]
+    fn a_promotion_lifts_the_fence_of_its_release_and_not_that_of_a_drained_backend() {
+        let check = |intent, fenced: bool| {
+            let gate = gate(ReleaseState::Fencing);
+            gate.set_intent(intent);
+            assert!(gate.fence());
+            gate.set_state(ReleaseState::Drained);
+            gate.set_state(ReleaseState::Current);
+            assert_eq!(gate.read().fenced, fenced, "{intent:?}");
+            gate.set_intent(Intent::Serve);
+            assert_eq!(gate.admission(), Admission::Everyone);
+        };
+        check(Intent::Serve, false);
+        check(Intent::Drain, true);
     }
 
     #[test]

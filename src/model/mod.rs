@@ -1,8 +1,26 @@
 //! The rules: pure code without I/O, clocks, dice or logs. Time and chance are arguments.
 
+pub mod admission;
+pub mod backend;
+pub mod balance;
+pub mod change;
+pub mod decide;
+pub mod drain;
+pub mod event;
+pub mod facts;
+pub mod gate;
+pub mod health;
+pub mod identity;
 pub mod ledger;
+pub mod octets;
+pub mod path_map;
+pub mod pin;
+pub mod reason;
+pub mod routes;
 pub mod session_key;
 pub mod settings;
+#[cfg(test)]
+pub(crate) mod sketch;
 pub mod tally;
 pub mod target;
 pub mod time;

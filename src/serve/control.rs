@@ -25,6 +25,9 @@ const EVENTS_KEPT: usize = 1000;
 /// Finished drains kept for `tidegate wait` and the status document.
 const DRAINS_KEPT: usize = 100;
 
+/// How a drain can end.
+const VERDICTS: [DrainState; 3] = [DrainState::Drained, DrainState::Cancelled, DrainState::Superseded];
+
 /// The snapshot and everything that changes it.
 pub struct Control {
     view: ArcSwap<View>,
@@ -38,6 +41,16 @@ struct Inner {
     drains: VecDeque<Drain>,
     last_drain: u64,
     events: VecDeque<Event>,
+    /// Drains that are over, in the order of [`VERDICTS`]; outlives the drains that are kept.
+    finished: [u64; VERDICTS.len()],
+}
+
+impl Inner {
+    fn finished(&mut self, verdict: DrainState) {
+        for (count, state) in self.finished.iter_mut().zip(VERDICTS) {
+            *count += u64::from(state == verdict);
+        }
+    }
 }
 
 /// How a new drain ends, where it differs from the app's settings.
@@ -99,8 +112,13 @@ impl Control {
 
     fn follow_drains(&self, inner: &mut Inner, applied: &Applied, change: &Change, owner: Owner, order: DrainOrder, now: Time) -> Vec<u64> {
         for target in &applied.superseded {
+            let mut ended = 0;
             for drain in inner.drains.iter_mut().filter(|d| d.state.runs() && d.target == *target) {
                 drain.finish(DrainState::Superseded, now);
+                ended += 1;
+            }
+            for _ in 0..ended {
+                inner.finished(DrainState::Superseded);
             }
         }
         let view = self.view();
@@ -165,6 +183,15 @@ impl Control {
         self.lock().drains.iter().find(|d| d.id == id).cloned()
     }
 
+    /// Drains that are over so far, by verdict.
+    pub fn finished(&self) -> [(DrainState, u64); VERDICTS.len()] {
+        let mut finished = VERDICTS.map(|verdict| (verdict, 0));
+        for ((_, to), count) in finished.iter_mut().zip(self.lock().finished) {
+            *to = count;
+        }
+        finished
+    }
+
     /// Ends a drain without bringing its target back: for a backend or host, `serve` does that.
     ///
     /// # Errors
@@ -182,6 +209,7 @@ impl Control {
         }
         drain.finish(DrainState::Cancelled, now);
         let drain = drain.clone();
+        inner.finished(DrainState::Cancelled);
         // A cancelled drain of a backend or host is over in every respect: it takes new sessions again.
         if !matches!(drain.target, Target::Release(..)) {
             let serve = Change::Intent { target: drain.target.clone(), intent: Intent::Serve, force: true };
@@ -249,6 +277,9 @@ impl Control {
             if let Err(refused) = self.apply_locked(inner, &change, Owner::Controller, DrainOrder::default()) {
                 log::warn!("drain d{}: {}", drain.id, refused.what);
             }
+        }
+        if step == Step::Drained {
+            inner.finished(DrainState::Drained);
         }
         let what = match step {
             Step::Same => return,

@@ -1,6 +1,15 @@
 //! The shell: everything that touches sockets, clocks and Pingora. Rules live in `model`; here they are only carried out.
 
+pub mod access_log;
+pub mod admin;
 pub mod clock;
 pub mod control;
+pub mod exchange;
+pub mod operator;
+mod present;
+pub mod probe;
 pub mod secrets;
+mod server;
 pub mod transport;
+
+pub use server::{Server, StartError};

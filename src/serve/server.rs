@@ -16,11 +16,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::access_log::{AccessLog, AccessLogError};
-use super::admin::{self, AdminError};
 use super::clock::Clock;
 use super::control::{Control, DrainOrder};
 use super::exchange::{Gateway, TrustedProxies};
-use super::probe::{Prober, first_round};
+use super::operator::{Operator, OperatorError};
+use super::probe::Prober;
 use super::secrets::{self, SecretError};
 use super::transport::{self, BoundListener, ListenError, ListenerSpec, Stop, StopTimes, Stopped, TlsSpec, TransportOptions};
 use crate::config::Config;
@@ -47,7 +47,7 @@ pub enum StartError {
     Secret(#[from] SecretError),
     /// Admin address or token.
     #[error(transparent)]
-    Admin(#[from] AdminError),
+    Operator(#[from] OperatorError),
     /// Access log.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
@@ -63,7 +63,7 @@ pub struct Server {
     ready: Arc<AtomicBool>,
     access_log: Option<AccessLog>,
     addresses: Vec<SocketAddr>,
-    admin: admin::Running,
+    operator: Operator,
     grace_period: Duration,
     /// Dropped last: its threads carry all of the above.
     workers: Runtime,
@@ -90,15 +90,20 @@ impl Server {
         }
         let stop = Stop::new();
         let ready = Arc::new(AtomicBool::new(false));
-        let admin = admin::start(config, Arc::clone(&control), Arc::clone(&ready))?;
+        let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready))?;
         let prober = {
             let _within = workers.enter();
             Prober::start(Arc::clone(&control))
         };
-        workers.block_on(first_round(&control));
+        workers.block_on(prober.first_round());
         let trusted = TrustedProxies(config.trusted_proxies.clone());
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
-        let conf = ServerConf { threads: config.server.threads.max(1), upstream_keepalive_pool_size: POOL, max_retries: ATTEMPTS, ..ServerConf::default() };
+        let conf = ServerConf {
+            threads: config.server.threads.max(1),
+            upstream_keepalive_pool_size: POOL,
+            max_retries: ATTEMPTS,
+            ..ServerConf::default()
+        };
         let proxy = Arc::new(http_proxy(&Arc::new(conf), gateway));
         let options = TransportOptions { header_timeout: config.server.header_timeout, ..TransportOptions::default() };
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
@@ -106,7 +111,7 @@ impl Server {
         workers.spawn(turns(Arc::clone(&control)));
         ready.store(true, Ordering::Release);
         let grace_period = config.server.grace_period;
-        Ok(Server { control, stop, ready, access_log, addresses, admin, grace_period, workers })
+        Ok(Server { control, stop, ready, access_log, addresses, operator, grace_period, workers })
     }
 
     /// Where clients connect, in the order of the configuration; port 0 is replaced by the real one.
@@ -115,8 +120,8 @@ impl Server {
     }
 
     /// Where operators connect.
-    pub fn admin(&self) -> &admin::Running {
-        &self.admin
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// The one door for changes.
@@ -142,7 +147,7 @@ impl Server {
         };
         let times = StopTimes { grace_period: self.grace_period, ..StopTimes::default() };
         let stopped = self.workers.block_on(self.stop.run(times, exchanges));
-        self.admin.stop();
+        self.operator.stop();
         self.workers.shutdown_background();
         if let Some(log) = self.access_log {
             log.flush();
@@ -165,7 +170,11 @@ fn bind(config: &Config) -> Result<Vec<BoundListener>, ListenError> {
     let spec = |listener: &crate::config::Listener| ListenerSpec {
         address: listener.address,
         tls: listener.tls.as_ref().map(|tls| TlsSpec {
-            certificates: tls.certificates.iter().map(|c| (c.certificate.clone(), c.key.clone())).collect::<Vec<(PathBuf, Option<PathBuf>)>>(),
+            certificates: tls
+                .certificates
+                .iter()
+                .map(|c| (c.certificate.clone(), c.key.clone()))
+                .collect::<Vec<(PathBuf, Option<PathBuf>)>>(),
         }),
     };
     config.listeners.iter().map(|listener| BoundListener::bind(&spec(listener))).collect()

@@ -96,7 +96,6 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
         let max_connections = backend.max_connections.or(app.settings.limits.max_connections);
         let backend = Arc::new(Backend { slot, release: Arc::clone(&name), spec: Arc::new(backend.clone()), max_connections, live });
         app.by_name.entry(Arc::clone(&name)).or_default().insert(backend.spec.name.as_str().into(), slot);
-        app.by_route.insert(backend.spec.route.as_str().into(), slot);
         app.backends.push(Some(Arc::clone(&backend)));
         backends.push(backend);
     }
@@ -125,6 +124,10 @@ impl App {
         let open: Vec<&Arc<Release>> = self.releases.iter().filter(|r| r.state.open()).collect();
         self.open = pool(&self.settings, open.iter().flat_map(|r| &r.backends), false);
         self.backups = pool(&self.settings, open.iter().flat_map(|r| &r.backends), true);
+        // A route that a gone release left to another one names the latter; the last insertion stays.
+        let (gone, here): (Vec<_>, Vec<_>) = self.releases.iter().partition(|r| r.state.gone());
+        let routes = gone.into_iter().chain(here).flat_map(|r| &r.backends).map(|b| (b.spec.route.as_str().into(), b.slot));
+        self.by_route = routes.collect();
     }
 
     /// Changes one release; pools follow.

@@ -38,12 +38,26 @@ impl Draft {
         self.applied.intents = backends.iter().map(|(_, b)| (Arc::clone(&b.live), intent)).collect();
         match intent {
             Intent::Drain => self.applied.drains.push(target.clone()),
-            Intent::Serve | Intent::Maintain => self.applied.superseded.push(target.clone()),
+            Intent::Serve | Intent::Maintain => self.supersede(target, &backends),
         }
         if !same {
             self.event(target.to_string(), intent.as_str());
         }
         Ok(())
+    }
+
+    /// Drains of these backends are over, and so are those of hosts they are on: such a drain could never end.
+    fn supersede(&mut self, target: &Target, backends: &[(Arc<App>, Arc<Backend>)]) {
+        let name = |text: &str| text.to_owned();
+        let each = backends.iter().flat_map(|(app, b)| {
+            [Target::Backend(name(&app.name), name(&b.release), name(&b.spec.name)), Target::Host(name(&b.spec.address.host))]
+        });
+        self.applied.superseded.push(target.clone());
+        for covered in each {
+            if !self.applied.superseded.contains(&covered) {
+                self.applied.superseded.push(covered);
+            }
+        }
     }
 
     /// A release drains by promoting another one; only in an app by health can one of several open releases be drained alone.
@@ -61,8 +75,11 @@ impl Draft {
             (Intent::Drain, s) if s.gone() => return Ok(()),
             (Intent::Drain, ReleaseState::ByHealth) if others > 0 => ReleaseState::Draining,
             (Intent::Drain, s) if s.open() => {
-                let what = format!("release '{target}' takes the new sessions");
-                return conflict(what, format!("promote another one and this one drains: tidegate promote {app} RELEASE"));
+                let remedy = match found.current {
+                    Some(_) => format!("promote another one and this one drains: tidegate promote {app} RELEASE"),
+                    None => format!("bring another one into service first: tidegate serve {app}/RELEASE"),
+                };
+                return conflict(format!("release '{target}' takes the new sessions"), remedy);
             }
             (Intent::Serve, ReleaseState::ByHealth | ReleaseState::Current) => return Ok(()),
             (Intent::Serve, _) if found.current.is_none() => ReleaseState::ByHealth,

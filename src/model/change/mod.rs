@@ -7,6 +7,8 @@
 mod assemble;
 mod intent;
 mod release;
+#[cfg(test)]
+mod tables;
 
 use std::sync::Arc;
 
@@ -221,10 +223,11 @@ fn no_release(app: &App, release: &str) -> Refused {
 #[doc(hidden)]
 pub fn loaded(specs: Vec<AppSpec>, now: Time) -> View {
     let secret = [7u8; 32];
+    let keyring = || Keyring::new([("test", secret.as_slice())]).unwrap_or_else(|fault| unreachable!("a fixed good key: {fault:?}"));
     let apps = specs.into_iter().map(|spec| NewApp {
         spec,
-        keyring: Arc::new(Keyring::new([("k", secret.as_slice())]).expect("a key of 32 bytes makes a keyring")),
-        hash: Arc::new(KeyedHash::new([7; 16])),
+        keyring: Arc::new(keyring()),
+        hash: Arc::new(KeyedHash::new(secret.first_chunk().copied().unwrap_or_default())),
     });
     let change = Change::Load(apps.collect());
     let applied = apply(&View::default(), &change, Owner::Config, now).unwrap_or_default();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::assemble::{add_release, clash};
 use super::{Draft, Refused, RefusedKind, no_release};
-use crate::model::admission::{Health, ReleaseState};
+use crate::model::admission::{Health, Intent, ReleaseState};
+use crate::model::backend::Backend;
 use crate::model::settings::ReleaseSpec;
 use crate::model::target::Target;
 use crate::model::view::{App, Release};
@@ -41,6 +42,7 @@ impl Draft {
             return Ok(());
         }
         compare(&app, &current, from)?;
+        taken_over(&app, wanted)?;
         if !force {
             healthy(&app, wanted)?;
         }
@@ -75,7 +77,7 @@ impl Draft {
             Some(previous) => self.promote(name, &previous, from, force),
             None => {
                 let what = format!("app '{name}' has no release that was current before");
-                Err(Refused::new(RefusedKind::Conflict, what, "name one: tidegate rollback APP --to RELEASE"))
+                Err(Refused::new(RefusedKind::Conflict, what, format!("name one: tidegate rollback {name} --to RELEASE")))
             }
         }
     }
@@ -103,7 +105,11 @@ impl Draft {
         }
         if found.state.open() && (app.current.is_some() || app.releases.iter().filter(|r| r.state.open()).count() == 1) {
             let what = format!("release '{name}/{release}' takes all new sessions");
-            return Err(Refused::new(RefusedKind::Conflict, what, format!("promote another one first: tidegate promote {name} RELEASE")));
+            let remedy = match app.current {
+                Some(_) => format!("promote another one first: tidegate promote {name} RELEASE"),
+                None => format!("bring another one into service first: tidegate serve {name}/RELEASE"),
+            };
+            return Err(Refused::new(RefusedKind::Conflict, what, remedy));
         }
         let sessions = found.live() + found.unconfirmed();
         if sessions > 0 && !force {
@@ -146,7 +152,6 @@ impl Draft {
         let mut app = App::clone(&app);
         app.releases.retain(|r| &*r.name != release);
         app.by_name.remove(release);
-        app.by_route.retain(|_, slot| !slots.contains(slot));
         for place in app.backends.iter_mut().filter(|b| b.as_ref().is_some_and(|b| slots.contains(&b.slot))) {
             *place = None;
         }
@@ -167,13 +172,33 @@ fn compare(app: &App, current: &str, from: Option<&str>) -> Result<(), Refused> 
     }
 }
 
+/// A drained or stopped release may have left its address to another one: back in service it would send users to a stranger.
+fn taken_over(app: &App, wanted: &Release) -> Result<(), Refused> {
+    let others = || app.releases.iter().filter(|r| r.name != wanted.name && !r.state.gone());
+    for backend in wanted.backends.iter().filter(|_| wanted.state.gone()) {
+        for (other, release) in others().flat_map(|r| r.backends.iter().map(move |b| (b, r))) {
+            let place = other.spec.address == backend.spec.address && release.path == wanted.path;
+            if place || other.spec.route == backend.spec.route {
+                let what = if place { format!("address {}", backend.spec.address) } else { format!("route '{}'", backend.spec.route) };
+                let what = format!("{what} of release '{}/{}' now belongs to {}/{}", app.name, wanted.name, release.name, other.spec.name);
+                return Err(Refused::new(RefusedKind::Conflict, what, "stage it anew under another name and address"));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn healthy(app: &App, release: &Release) -> Result<(), Refused> {
-    let up = |health| health == Health::Up;
-    if release.backends.iter().any(|b| b.spec.weight > 0 && up(b.live.gate.read().health)) {
+    let reading = |b: &Backend| b.live.gate.read();
+    let serves = |b: &Backend| b.spec.weight > 0 && reading(b).health == Health::Up && reading(b).intent == Intent::Serve;
+    if release.backends.iter().any(|b| serves(b)) {
         return Ok(());
     }
-    let states: Vec<String> =
-        release.backends.iter().map(|b| format!("{} is {}", b.spec.name, b.live.gate.read().health.as_str())).collect();
+    let told = |b: &Arc<Backend>| match reading(b) {
+        gate if gate.intent != Intent::Serve => format!("{} is {} and told to {}", b.spec.name, gate.health.as_str(), gate.intent.as_str()),
+        gate => format!("{} is {}", b.spec.name, gate.health.as_str()),
+    };
+    let states: Vec<String> = release.backends.iter().map(told).collect();
     let what = format!("release '{}/{}' has no healthy backend: {}", app.name, release.name, states.join(", "));
     Err(Refused::new(RefusedKind::Conflict, what, "start it and wait for a passing probe, or --force"))
 }

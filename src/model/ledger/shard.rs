@@ -68,26 +68,23 @@ impl Shard {
 
     /// An exchange that carries the id, or an alias of it, begins.
     pub fn enter(&mut self, i: u32, attention: Attention, by_alias: bool, now: Now) -> bool {
-        let spans = self.spans;
+        let engaged_for = self.spans.engaged;
+        let open = |entry: &mut Entry| {
+            let count = if by_alias { &mut entry.borrowed } else { &mut entry.open };
+            *count = count.saturating_add(1);
+            entry.touch(now.stamp);
+            if attention == Attention::Foreground {
+                entry.foreground = entry.foreground.max(now.stamp);
+            }
+            entry.engaged = entry.foreground.saturating_add(engaged_for) > now.tick;
+            entry.standing = Standing::Live { confirmed: true };
+        };
         let entry = self.slab.at_mut(i);
-        if !entry.is_live() {
-            return false;
-        }
-        if by_alias {
-            entry.borrowed = entry.borrowed.saturating_add(1);
-        } else {
-            entry.open = entry.open.saturating_add(1);
-        }
-        entry.touch(now.stamp);
-        if attention == Attention::Foreground {
-            entry.foreground = entry.foreground.max(now.stamp);
-        }
-        let engaged = entry.foreground.saturating_add(spans.engaged) > now.tick;
-        if entry.gauge() != if engaged { Gauge::Engaged } else { Gauge::KeptAlive } {
-            self.change(i, now, |entry| {
-                entry.standing = Standing::Live { confirmed: true };
-                entry.engaged = engaged;
-            });
+        // The short way is the usual one: nothing changes but times and the number of exchanges.
+        match entry.gauge() {
+            Gauge::Nowhere => return false,
+            Gauge::Engaged if attention == Attention::Foreground && engaged_for > 0 => open(entry),
+            _ => self.change(i, now, open),
         }
         true
     }
@@ -336,9 +333,10 @@ impl Shard {
         if session.unsigned {
             self.room.release_unsigned();
         }
-        let entry = self.slab.at_mut(i);
-        entry.borrowed = entry.borrowed.saturating_add(session.exchanges());
-        entry.touch(now.stamp);
+        self.change(i, now, |entry| {
+            entry.borrowed = entry.borrowed.saturating_add(session.exchanges());
+            entry.touch(now.stamp);
+        });
     }
 
     pub fn counts(&self, slot: u32) -> &Counts {

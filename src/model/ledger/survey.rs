@@ -58,7 +58,7 @@ impl Ledger {
         let slots = Slots::new(slots);
         let mut evicted = 0;
         for gauge in [Gauge::KeptAlive, Gauge::Engaged] {
-            let flow = self.walk(|shard, i| {
+            self.walk(|shard, i| {
                 if evicted >= limit {
                     return ControlFlow::Break(());
                 }
@@ -73,9 +73,6 @@ impl Ledger {
                 }
                 ControlFlow::Continue(())
             });
-            if flow.is_break() {
-                break;
-            }
         }
         evicted
     }
@@ -147,17 +144,18 @@ impl Ledger {
 
     /// Runs `act` on every entry.
     pub(super) fn visit(&self, mut act: impl FnMut(&mut Shard, u32)) {
-        let _: ControlFlow<()> = self.walk(|shard, i| {
+        self.walk(|shard, i| {
             act(shard, i);
             ControlFlow::Continue(())
         });
     }
 
     fn each(&self, mut look: impl FnMut(&Entry, &Spans) -> ControlFlow<()>) {
-        let _: ControlFlow<()> = self.walk(|shard, i| look(shard.slab.at(i), &shard.spans));
+        self.walk(|shard, i| look(shard.slab.at(i), &shard.spans));
     }
 
-    fn walk(&self, mut act: impl FnMut(&mut Shard, u32) -> ControlFlow<()>) -> ControlFlow<()> {
+    /// Goes through all entries until `act` breaks off.
+    fn walk(&self, mut act: impl FnMut(&mut Shard, u32) -> ControlFlow<()>) {
         for shard in &self.shards {
             let mut from = 0;
             loop {
@@ -165,8 +163,8 @@ impl Ledger {
                 let end = shard.slab.end();
                 let to = end.min(from + BATCH as u32);
                 for i in from..to {
-                    if !shard.slab.at(i).vacant {
-                        act(&mut shard, i)?;
+                    if !shard.slab.at(i).vacant && act(&mut shard, i).is_break() {
+                        return;
                     }
                 }
                 if to == end {
@@ -175,7 +173,6 @@ impl Ledger {
                 from = to;
             }
         }
-        ControlFlow::Continue(())
     }
 }
 

@@ -9,7 +9,7 @@ use super::slab::{NIL, Slab};
 
 /// 4096 slots of 100 ms are a revolution of seven minutes: a million sessions then cost 2,500 visits a second in all,
 /// and the heads of a shard take 16 KiB.
-pub(super) const SLOTS: u32 = 4096;
+const SLOTS: u32 = 4096;
 
 #[derive(Debug)]
 pub(super) struct Wheel {
@@ -27,8 +27,7 @@ impl Wheel {
 
     /// Puts entry `i`, which is in no slot, where it is looked at no later than `due` allows.
     pub fn link(&mut self, slab: &mut Slab, i: u32, due: u32) {
-        // A slot that is being walked, or was, is visited again only after a whole revolution.
-        let due = due.clamp(self.tick + if self.resume.is_some() { 2 } else { 1 }, UNARMED - 1);
+        let due = due.clamp(self.soonest(), UNARMED - 1);
         let Some(head) = self.heads.get_mut((due % SLOTS) as usize) else { return };
         let next = std::mem::replace(head, i);
         let entry = slab.at_mut(i);
@@ -38,6 +37,12 @@ impl Wheel {
         if next != NIL {
             slab.at_mut(next).timer.prev = i;
         }
+    }
+
+    /// The first tick whose slot is yet to be walked: one that was, or is being walked, comes round only after a whole
+    /// revolution.
+    pub fn soonest(&self) -> u32 {
+        self.tick + if self.resume.is_some() { 2 } else { 1 }
     }
 
     /// Takes entry `i` out of its slot, if it is in one.
@@ -91,18 +96,19 @@ impl Wheel {
         Fired::Nothing
     }
 
-    /// Entries in slots, with the slot.
+    /// Whether entry `i` is in the slot of its `due`, and its neighbours know it.
     #[cfg(test)]
-    pub fn members(&self, slab: &Slab) -> Vec<(u32, u32)> {
-        let mut members = Vec::new();
-        for (slot, &head) in self.heads.iter().enumerate() {
-            let mut i = head;
-            while i != NIL {
-                members.push((slot as u32, i));
-                i = slab.at(i).timer.next;
-            }
-        }
-        members
+    pub fn holds(&self, slab: &Slab, i: u32) -> bool {
+        let entry = slab.at(i);
+        let before = match entry.timer.prev {
+            NIL => self.heads[(entry.due % SLOTS) as usize],
+            prev => slab.at(prev).timer.next,
+        };
+        let after = match entry.timer.next {
+            NIL => i,
+            next => slab.at(next).timer.prev,
+        };
+        entry.due != UNARMED && before == i && after == i
     }
 
     /// Bytes allocated.

@@ -59,7 +59,9 @@ impl Gateway {
         let body = if json {
             format!("{{\"status\":{status},\"error\":\"{text}\"}}\n")
         } else {
-            format!("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n")
+            format!(
+                "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
+            )
         };
         let mut response = Box::new(ResponseHeader::build(status, Some(8))?);
         response.insert_header("Content-Type", if json { "application/json" } else { "text/html; charset=utf-8" })?;

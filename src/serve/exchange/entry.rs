@@ -8,10 +8,10 @@ use http::header::{CONTENT_LENGTH, COOKIE, USER_AGENT};
 use pingora_core::Result;
 use pingora_proxy::Session;
 
+use super::Gateway;
 use super::client::{Client, host};
 use super::context::{Claim, Exchange, PinChange, Stay};
 use super::patience::{Patience, QueueTurn};
-use super::Gateway;
 use crate::model::balance::mix;
 use crate::model::decide::{Decision, Footing, Forward, Question, decide};
 use crate::model::facts::Facts;
@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything() {
-        let check = |pattern: &str, text: &str, expected| assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        let check =
+            |pattern: &str, text: &str, expected| assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         check("kube-probe/*", "kube-probe/1.29", true);
         check("kube-probe/*", "Mozilla kube-probe/1.29", false);
         check("*bot*", "Googlebot/2.1", true);

@@ -67,7 +67,9 @@ pub fn explain(app: &App, target: &str, headers: &[(String, String)], now: Time)
                 strip: forward.strip,
             }
         }
-        Decision::Refuse(reason, pin) => Explanation { decision: "refuse", backend: None, reason: Some(reason), pin, session, strip: false },
+        Decision::Refuse(reason, pin) => {
+            Explanation { decision: "refuse", backend: None, reason: Some(reason), pin, session, strip: false }
+        }
         Decision::Wait(backend, _) => {
             let name = format!("{}/{}/{}", app.name, backend.release, backend.spec.name);
             Explanation { decision: "wait", backend: Some(name), reason: None, pin: PinResult::Down, session, strip: false }

@@ -128,13 +128,7 @@ impl ProxyHttp for Gateway {
         self.write_request_head(session, request, exchange)
     }
 
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        end: bool,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, exchange: &mut Exchange) -> Result<()> {
         if end {
             if body.as_ref().is_some_and(Bytes::is_empty) {
                 // An HTTP/2 body that ends with an empty DATA frame would be written as two chunked terminators, and the

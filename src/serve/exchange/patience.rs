@@ -70,11 +70,6 @@ impl Queues {
         queue.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
         Some(Place(queue))
     }
-
-    /// Exchanges that wait for this backend.
-    pub fn length(&self, backend: &Backend) -> u32 {
-        backend.max_connections.map_or(0, |_| self.of(backend).waiting.load(Ordering::Relaxed))
-    }
 }
 
 /// How a client is watched while its request waits.

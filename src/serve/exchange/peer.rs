@@ -1,10 +1,9 @@
 //! The peer that Pingora connects to, built from what was claimed. It looks up and decides nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::ALPN;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -13,10 +12,10 @@ use super::Gateway;
 use super::context::Exchange;
 use crate::model::admission::Health;
 use crate::model::decide::Footing;
+use crate::model::health::ConnectFailure;
 use crate::model::reason::Reason;
 use crate::model::routes::under;
 use crate::model::settings::Protocol;
-use crate::serve::probe::ConnectFailure;
 use crate::serve::transport::Tunnel;
 
 /// Streams on one HTTP/2 connection to a backend: what Tomcat and nginx allow by default, halved.
@@ -73,9 +72,9 @@ impl Gateway {
         e.set_retry(false);
         let (Some(claim), Some(app)) = (&exchange.claim, &exchange.app) else { return e };
         let backend = Arc::clone(&claim.forward.backend);
-        let failure = ConnectFailure::of(&e);
+        let failure = failure(&e);
         log::warn!("backend {}/{}/{}: {}", app.name, backend.release, backend.spec.name, failure.as_str());
-        self.prober.report_connect_failure(&app.name, &backend, failure);
+        self.prober.report_connect_failure(&backend, failure);
         if session.as_downstream().retry_buffer_truncated() {
             return e;
         }
@@ -95,5 +94,11 @@ impl Gateway {
     }
 }
 
-/// Longest that we let a client's connection be silent inside a request's body.
-pub(super) const CLIENT_READ: Duration = Duration::from_secs(60);
+fn failure(e: &Error) -> ConnectFailure {
+    match e.etype() {
+        ErrorType::ConnectRefused => ConnectFailure::Refused,
+        ErrorType::ConnectNoRoute => ConnectFailure::Unreachable,
+        ErrorType::ConnectTimedout => ConnectFailure::TimedOut,
+        _ => ConnectFailure::Other,
+    }
+}

@@ -166,7 +166,6 @@ fn request_id(request: &RequestHeader, trusted: bool) -> HeaderValue {
     }
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let bits = (u128::from(dice()) << 64) | u128::from(dice());
-    let digits: [u8; 32] =
-        std::array::from_fn(|i| DIGITS.get(((bits >> (4 * (31 - i))) & 15) as usize).copied().unwrap_or(b'0'));
+    let digits: [u8; 32] = std::array::from_fn(|i| DIGITS.get(((bits >> (4 * (31 - i))) & 15) as usize).copied().unwrap_or(b'0'));
     HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
 }

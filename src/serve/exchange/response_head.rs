@@ -164,7 +164,11 @@ fn prefix_cookies(app: &App, response: &mut ResponseHeader, route: &str) -> Resu
     if !response.headers.get_all(SET_COOKIE).iter().any(|line| ours(line.as_bytes())) {
         return Ok(());
     }
-    edit_values(response, &SET_COOKIE, |line| if ours(line) { insert_prefix(line, route).unwrap_or_else(|| line.to_vec()) } else { line.to_vec() })
+    edit_values(
+        response,
+        &SET_COOKIE,
+        |line| if ours(line) { insert_prefix(line, route).unwrap_or_else(|| line.to_vec()) } else { line.to_vec() },
+    )
 }
 
 fn map_locations(map: &PathMap, session: &Session, response: &mut ResponseHeader, client: &Client, backend: &str) -> Result<()> {

@@ -53,7 +53,15 @@ impl Gateway {
     }
 
     /// The answer sets an id.
-    fn heard_of(&self, app: &App, exchange: &mut Exchange, brought: Option<SessionKey>, key: SessionKey, slot: u32, scope: Scope) -> PinChange {
+    fn heard_of(
+        &self,
+        app: &App,
+        exchange: &mut Exchange,
+        brought: Option<SessionKey>,
+        key: SessionKey,
+        slot: u32,
+        scope: Scope,
+    ) -> PinChange {
         let now = self.control.now();
         let scope = u32::from(scope.0);
         let found = exchange.facts.and_then(|facts| facts.session);

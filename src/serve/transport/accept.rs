@@ -25,6 +25,25 @@ use super::{Shared, http2, parked};
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Between two complaints in the log about the same trouble.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// The client is gone already, its network is, or a firewall forbids it (accept(2)): the next one may be fine. Anything else
+/// is ours, and would come back at once.
+const OF_ONE_CLIENT: [Errno; 11] = [
+    Errno::CONNABORTED,
+    Errno::CONNRESET,
+    Errno::PERM,
+    Errno::PROTO,
+    Errno::NETDOWN,
+    Errno::NOPROTOOPT,
+    Errno::HOSTDOWN,
+    Errno::HOSTUNREACH,
+    Errno::NETUNREACH,
+    Errno::OPNOTSUPP,
+    Errno::INTR,
+];
+
 /// At a stop under full load the backlog refills while it is emptied; a whole backlog has been served after this many.
 const LAST_ACCEPTS: usize = 65_536;
 
@@ -35,7 +54,7 @@ where
     P::CTX: Send + Sync,
 {
     let mut draining = shared.stop.drain_watch();
-    let mut accepting = Accepting { listener, shared, pause: None };
+    let mut accepting = Accepting { listener, shared, pause: None, quiet_until: None };
     tokio::select! {
         () = raised(&mut draining) => {}
         () = accepting.until_dropped() => {}
@@ -51,6 +70,8 @@ struct Accepting<P> {
     shared: Arc<Shared<P>>,
     /// `Some` while the system refuses; the next wait.
     pause: Option<Duration>,
+    /// Since a complaint was logged.
+    quiet_until: Option<Instant>,
 }
 
 impl<P> Accepting<P>
@@ -72,9 +93,7 @@ where
     }
 
     fn accepted(&mut self, tcp: TcpStream, peer: SocketAddr) {
-        if self.pause.take().is_some() {
-            log::info!("listener {}: accepting again", self.listener.address);
-        }
+        self.pause = None;
         let certificates = self.listener.certificates.as_ref();
         let certificates = certificates.map(|shared| shared.load_full());
         let counted = self.shared.stop.count_connection();
@@ -84,14 +103,21 @@ where
 
     async fn refused(&mut self, e: &io::Error) {
         let errno = Errno::from_io_error(e);
-        let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-        if !errno.is_some_and(|errno| exhausted.contains(&errno)) {
-            // Of that one client: gone before it was accepted, or refused by a firewall (accept(2)).
+        if errno.is_some_and(|errno| OF_ONE_CLIENT.contains(&errno)) {
             log::debug!("listener {}: {e}", self.listener.address);
             return;
         }
-        if self.pause.is_none() {
-            log::error!("listener {}: cannot accept: {e}; raise the limit of open files (LimitNOFILE, ulimit -n)", self.listener.address);
+        // At the limit each connection that ends lets one in and the next is refused: not a line for each.
+        let now = Instant::now();
+        if self.quiet_until.is_none_or(|until| now >= until) {
+            self.quiet_until = Some(now + QUIET);
+            let remedy = match errno {
+                Some(Errno::MFILE) => "; raise the limit of open files (LimitNOFILE, ulimit -n)",
+                Some(Errno::NFILE) => "; raise fs.file-max",
+                _ => "",
+            };
+            let address = self.listener.address;
+            log::error!("listener {address}: cannot accept: {e}{remedy}");
         }
         let pause = self.pause.unwrap_or(FIRST_PAUSE);
         self.pause = Some((pause * 2).min(LONGEST_PAUSE));

@@ -14,6 +14,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct HeadWatch {
     /// `None`: no head is awaited.
     reading: Option<Reading>,
+    /// Something was read that belongs to no watched head: a body, or the next request.
+    beyond: bool,
+    /// First byte of the last head seen.
+    first: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -41,23 +45,40 @@ impl HeadWatch {
     /// A new head is awaited, whole by `deadline`.
     pub(super) fn begin(&mut self, deadline: Instant) {
         self.reading = Some(Reading { deadline, line: Line::Before, alarm: None });
+        self.beyond = false;
     }
 
-    /// No head is awaited any more.
+    /// No head is awaited any more, or none that could be watched.
     pub(super) fn end(&mut self) {
         self.reading = None;
+        self.beyond = true;
+    }
+
+    /// Whether the last request may have carried a body: any method but GET and HEAD. A guess, good enough for courtesy.
+    pub(super) fn may_have_body(&self) -> bool {
+        self.first.is_some_and(|byte| !matches!(byte, b'G' | b'H'))
+    }
+
+    /// Whether anything was read since [`HeadWatch::begin`] that came after the head.
+    pub(super) fn has_read_beyond(&self) -> bool {
+        self.beyond
     }
 
     /// These bytes have come. Returns true if they came too late and the head is still not whole.
     pub(super) fn observe(&mut self, bytes: &[u8]) -> bool {
         let Some(reading) = &mut self.reading else {
+            self.beyond |= !bytes.is_empty();
             return false;
         };
-        for byte in bytes {
+        for (index, byte) in bytes.iter().enumerate() {
+            if reading.line == Line::Before && !matches!(byte, b'\r' | b'\n') {
+                self.first = Some(*byte);
+            }
             reading.line = match (reading.line, byte) {
                 (Line::Before, b'\r' | b'\n') => Line::Before,
                 (Line::Start | Line::StartCr, b'\n') => {
                     self.reading = None;
+                    self.beyond = index + 1 < bytes.len();
                     return false;
                 }
                 (_, b'\n') => Line::Start,
@@ -90,8 +111,8 @@ mod tests {
 
     use super::*;
 
-    /// Feeds the pieces one by one and tells after how many the head was whole.
-    fn check(pieces: &[&str], expected: Option<usize>) {
+    /// Feeds the pieces one by one: after how many was the head whole, and did anything come after it?
+    fn check(pieces: &[&str], whole_after: Option<usize>, beyond: bool) {
         let mut watch = HeadWatch::default();
         watch.begin(Instant::now() + Duration::from_secs(60));
         let mut whole = None;
@@ -101,21 +122,23 @@ mod tests {
                 whole = Some(index + 1);
             }
         }
-        assert_eq!(whole, expected, "{pieces:?}");
+        let found = (whole, watch.has_read_beyond());
+        assert_eq!(found, (whole_after, beyond), "{pieces:?}");
     }
 
     #[tokio::test]
     async fn a_head_ends_at_its_first_blank_line() {
-        check(&["GET / HTTP/1.0\r\n\r\n"], Some(1));
-        check(&["GET / HTTP/1.0\n\n"], Some(1));
-        check(&["GET / HTTP/1.1\r\nHost: a\r\n", "\r\n"], Some(2));
-        check(&["GET / HTTP/1.1\r", "\n\r", "\n"], Some(3));
-        check(&["GET / HTTP/1.1\r\nHost: a\r\n\r\nbody"], Some(1));
-        check(&["GET / HTTP/1.1\r\nHost: a\r\n"], None);
-        check(&["GET / HTTP/1.1\r\n\rx\n"], None);
+        check(&["GET / HTTP/1.0\r\n\r\n"], Some(1), false);
+        check(&["GET / HTTP/1.0\n\n"], Some(1), false);
+        check(&["GET / HTTP/1.1\r\nHost: a\r\n", "\r\n"], Some(2), false);
+        check(&["GET / HTTP/1.1\r", "\n\r", "\n"], Some(3), false);
+        check(&["GET / HTTP/1.1\r\nHost: a\r\n\r\nbody"], Some(1), true);
+        check(&["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "b"], Some(1), true);
+        check(&["GET / HTTP/1.1\r\nHost: a\r\n"], None, false);
+        check(&["GET / HTTP/1.1\r\n\rx\n"], None, false);
         // Blank lines before the request line do not end anything, or they would switch the deadline off.
-        check(&["\r\n\r\n", "GET / HTTP/1.1\r\n", "\r\n"], Some(3));
-        check(&["\n\n\n\n"], None);
+        check(&["\r\n\r\n", "GET / HTTP/1.1\r\n", "\r\n"], Some(3), false);
+        check(&["\n\n\n\n"], None, false);
     }
 
     #[tokio::test(start_paused = true)]

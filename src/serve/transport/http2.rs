@@ -23,7 +23,7 @@ use super::stop::raised;
 const MALFORMED_STREAMS: usize = 32;
 
 /// After GOAWAY, with no stream left: time for a slow reader to take the last window (64 KiB), not for a dead one.
-const LAST_BYTES: Duration = Duration::from_secs(5);
+pub(super) const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// Serves until the client closes, has been idle for too long, or the process stops.
 pub(super) async fn serve<P>(shared: Arc<Shared<P>>, sock: Box<Sock>)
@@ -64,7 +64,15 @@ where
             }
             // Also drives all reading and writing of the connection.
             accepted = HttpSession::from_h2_conn(&mut connection, digest.clone()) => accepted,
-            () = active.none_for(idle) => return,
+            () = active.none_for(idle) => {
+                if leaving {
+                    return;
+                }
+                // Not just closed: a request that is on its way right now is still answered.
+                connection.graceful_shutdown();
+                leaving = true;
+                continue;
+            }
         };
         match accepted {
             Ok(Some(H2Accept::Session(session))) => {

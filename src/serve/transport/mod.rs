@@ -10,6 +10,7 @@
 //! | `certificates` | which certificate a handshake shows |
 //! | `accept` | from a fresh socket to the loop of its protocol |
 //! | `sock` | one connection as Pingora sees it |
+//! | `wire` | TCP or TLS under it |
 //! | `head` | the deadline for a request head |
 //! | `parked` | HTTP/1, request after request |
 //! | `http2` | HTTP/2 streams |
@@ -27,6 +28,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod wire;
 
 use std::io;
 use std::sync::Arc;

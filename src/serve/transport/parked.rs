@@ -28,7 +28,9 @@ where
     let mut first_head = Some(accepted + options.header_timeout);
     let mut kept: Option<HttpPersistentSettings> = None;
     loop {
-        let watched = !kept.as_ref().is_some_and(begins_next_request);
+        // Asked only after a body or a pipelined request: the question costs a microsecond.
+        let may_hold = sock.has_read_beyond_head();
+        let watched = !(may_hold && kept.as_ref().is_some_and(begins_next_request));
         if watched {
             let until = first_head.unwrap_or_else(|| Instant::now() + options.idle_timeout);
             let come = tokio::select! {

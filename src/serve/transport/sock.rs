@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -21,10 +21,12 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
 use super::head::HeadWatch;
 use super::tunnel::TunnelHandle;
+use super::wire::Wire;
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,7 +34,7 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Holds a response head and a small body together: one segment, one TLS record.
 const WRITE_BUFFER: usize = 4096;
 
-/// How long a client that still sends is listened to after our last word. Closing at once would reset the connection,
+/// How long a client may go on sending a body after our last word. Closing at once would reset the connection,
 /// and the reset may overtake the answer (RFC 9112 §9.6).
 const LAST_READS: Duration = Duration::from_secs(1);
 
@@ -41,47 +43,45 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length:
 
 /// A client connection.
 pub struct Sock {
-    io: Io,
+    wire: Wire,
     /// Taken from the socket while looking for the HTTP/2 preface, and still to be read.
     unread: Vec<u8>,
     /// Written by Pingora, not yet by us; `out[..out_done]` has left. No capacity while parked.
     out: Vec<u8>,
     out_done: usize,
     head: HeadWatch,
+    /// We have closed our direction.
+    said_all: bool,
     /// Set when the connection becomes the client's side of a tunnel; lets the tunnel be closed from outside.
     tunnel: OnceLock<TunnelHandle>,
     digest: Arc<SocketDigest>,
     established: SystemTime,
 }
 
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<SslStream<TcpStream>>),
-}
-
 impl Sock {
     /// A plain-text connection from `peer`.
     pub(super) fn plain(tcp: TcpStream, peer: SocketAddr) -> Sock {
-        Sock::new(Io::Plain(tcp), peer)
+        Sock::new(Wire::Plain(tcp), peer)
     }
 
     /// A connection whose TLS handshake is done.
     pub(super) fn tls(tls: SslStream<TcpStream>, peer: SocketAddr) -> Sock {
-        Sock::new(Io::Tls(Box::new(tls)), peer)
+        Sock::new(Wire::Tls(Box::new(tls)), peer)
     }
 
-    fn new(io: Io, peer: SocketAddr) -> Sock {
-        let digest = SocketDigest::from_raw_fd(io.tcp().as_raw_fd());
+    fn new(wire: Wire, peer: SocketAddr) -> Sock {
+        let digest = SocketDigest::from_raw_fd(wire.tcp().as_raw_fd());
         // Known from accept: no getpeername, and it still tells after the client has reset the connection.
         if digest.peer_addr.set(Some(peer.into())).is_err() {
             unreachable!("the digest is new");
         }
         Sock {
-            io,
+            wire,
             unread: Vec::new(),
             out: Vec::new(),
             out_done: 0,
             head: HeadWatch::default(),
+            said_all: false,
             tunnel: OnceLock::new(),
             digest: Arc::new(digest),
             established: SystemTime::now(),
@@ -94,7 +94,7 @@ impl Sock {
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        matches!(self.io, Io::Tls(_))
+        matches!(self.wire, Wire::Tls(_))
     }
 
     /// Waits, holding no buffer, until there is something to read; false if the client closed instead.
@@ -103,20 +103,20 @@ impl Sock {
     pub(super) async fn has_bytes(&mut self) -> io::Result<bool> {
         self.out = Vec::new();
         self.out_done = 0;
-        let decrypted = match &self.io {
-            Io::Plain(_) => false,
-            Io::Tls(tls) => tls.ssl().pending() > 0,
+        let decrypted = match &self.wire {
+            Wire::Plain(_) => false,
+            Wire::Tls(tls) => tls.ssl().pending() > 0,
         };
         if decrypted || !self.unread.is_empty() {
             return Ok(true);
         }
-        Ok(self.io.tcp().peek(&mut [0]).await? > 0)
+        Ok(self.wire.tcp().peek(&mut [0]).await? > 0)
     }
 
     /// Whether a plain-text client begins with the HTTP/2 preface. Waits only while what came could still become one, so
     /// the shortest HTTP/1.0 request is answered at once.
     pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
-        let Io::Plain(tcp) = &self.io else {
+        let Wire::Plain(tcp) = &self.wire else {
             return Ok(false);
         };
         let mut seen = [0; HTTP2_PREFACE.len()];
@@ -154,6 +154,11 @@ impl Sock {
         self.head.end();
     }
 
+    /// Whether anything was read that is not of the last awaited head; only then can Pingora hold bytes of a next request.
+    pub(super) fn has_read_beyond_head(&self) -> bool {
+        self.head.has_read_beyond()
+    }
+
     /// Makes this the client's side of a tunnel. A connection is upgraded once at most, so a second call changes nothing.
     pub(super) fn join(&self, tunnel: TunnelHandle) {
         self.tunnel.get_or_init(|| tunnel);
@@ -163,7 +168,7 @@ impl Sock {
     fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.head.has_begun() && self.out.is_empty() {
             // One try: the client is given up, and a fresh socket takes 70 bytes.
-            match self.io.poll_write(cx, REQUEST_TIMEOUT) {
+            match self.wire.poll_write(cx, REQUEST_TIMEOUT) {
                 Poll::Ready(Err(e)) => log::debug!("408 not delivered: {e}"),
                 Poll::Ready(Ok(_)) | Poll::Pending => {}
             }
@@ -181,7 +186,7 @@ impl Sock {
         while let Some(rest) = self.out.get(self.out_done..)
             && !rest.is_empty()
         {
-            match ready!(self.io.poll_write(cx, rest))? {
+            match ready!(self.wire.poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 len => self.out_done += len,
             }
@@ -198,9 +203,9 @@ impl Sock {
             if rest.is_empty() {
                 self.out.clear();
                 self.out_done = 0;
-                return self.io.poll_write(cx, data);
+                return self.wire.poll_write(cx, data);
             }
-            let Io::Plain(tcp) = &mut self.io else {
+            let Wire::Plain(tcp) = &mut self.wire else {
                 ready!(self.poll_drain_out(cx))?;
                 continue;
             };
@@ -220,43 +225,6 @@ impl Sock {
     }
 }
 
-impl Io {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Io::Plain(tcp) => tcp,
-            Io::Tls(tls) => tls.get_ref(),
-        }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Io::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Io::Plain(tcp) => Pin::new(tcp).poll_write(cx, data),
-            Io::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, data),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Io::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Io::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Io::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Io::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
-        }
-    }
-}
-
 impl AsyncRead for Sock {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -265,7 +233,7 @@ impl AsyncRead for Sock {
         }
         let before = buf.filled().len();
         if this.unread.is_empty() {
-            match this.io.poll_read(cx, buf) {
+            match this.wire.poll_read(cx, buf) {
                 Poll::Ready(done) => done?,
                 Poll::Pending => {
                     ready!(this.head.poll_overdue(cx));
@@ -309,15 +277,18 @@ impl AsyncWrite for Sock {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(this.poll_drain_out(cx))?;
-        this.io.poll_flush(cx)
+        this.wire.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.is_cut(cx) {
-            ready!(this.poll_drain_out(cx))?;
+        if this.is_cut(cx) {
+            return this.wire.poll_shutdown(cx);
         }
-        this.io.poll_shutdown(cx)
+        ready!(this.poll_drain_out(cx))?;
+        ready!(this.wire.poll_shutdown(cx))?;
+        this.said_all = true;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -326,25 +297,6 @@ impl Shutdown for Sock {
     async fn shutdown(&mut self) {
         if let Err(e) = AsyncWriteExt::shutdown(self).await {
             log::debug!("client gone before the end: {e}");
-            return;
-        }
-        let tcp = self.io.tcp();
-        let mut scratch = vec![0; WRITE_BUFFER];
-        let still_sends = tcp.try_read(&mut scratch).is_ok_and(|len| len > 0);
-        if still_sends && !self.tunnel.get().is_some_and(TunnelHandle::is_closed) {
-            let until_it_stops = async {
-                while tcp.readable().await.is_ok() {
-                    match tcp.try_read(&mut scratch) {
-                        Ok(0) => return,
-                        Ok(_) => {}
-                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(_) => return,
-                    }
-                }
-            };
-            if tokio::time::timeout(LAST_READS, until_it_stops).await.is_err() {
-                log::debug!("the client went on sending after the answer; closed");
-            }
         }
     }
 }
@@ -352,40 +304,63 @@ impl Shutdown for Sock {
 impl Drop for Sock {
     fn drop(&mut self) {
         // An error page that Pingora wrote and did not flush: one try, since a drop cannot wait.
-        if let (Io::Plain(tcp), Some(rest)) = (&self.io, self.out.get(self.out_done..))
+        if let (Wire::Plain(tcp), Some(rest)) = (&self.wire, self.out.get(self.out_done..))
             && !rest.is_empty()
             && let Err(e) = tcp.try_write(rest)
         {
             log::debug!("last bytes not delivered: {e}");
         }
+        if self.said_all && self.head.may_have_body() && self.tunnel.get().is_none() {
+            hear_out(self.wire.tcp());
+        }
+    }
+}
+
+/// Throws away what the client still sends of a body nobody wants, until it has read our answer and closes.
+///
+/// In a task of its own and with a copy of the socket, so that the exchange is over, and counted so, when it is answered.
+fn hear_out(tcp: &TcpStream) {
+    let Ok(runtime) = Handle::try_current() else {
+        return; // the process is going down
+    };
+    let copied = tcp.as_fd().try_clone_to_owned().map_err(Into::into);
+    match copied.and_then(|fd| TcpStream::from_std(fd.into())) {
+        Ok(mut copy) => {
+            let mut nowhere = tokio::io::sink();
+            runtime.spawn(async move {
+                let heard = timeout(LAST_READS, tokio::io::copy(&mut copy, &mut nowhere)).await;
+                log::trace!("after the answer: {heard:?}");
+            });
+        }
+        Err(e) => log::debug!("client not heard out: {e}"),
     }
 }
 
 impl UniqueID for Sock {
     fn id(&self) -> UniqueIDType {
-        self.io.tcp().as_raw_fd()
+        self.wire.tcp().as_raw_fd()
     }
 }
 
 impl Ssl for Sock {
     fn get_ssl(&self) -> Option<&SslRef> {
-        match &self.io {
-            Io::Plain(_) => None,
-            Io::Tls(tls) => tls.get_ssl(),
+        match &self.wire {
+            Wire::Plain(_) => None,
+            Wire::Tls(tls) => tls.get_ssl(),
         }
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        match &self.io {
-            Io::Plain(_) => None,
-            Io::Tls(tls) => tls.get_ssl_digest(),
+        match &self.wire {
+            Wire::Plain(_) => None,
+            Wire::Tls(tls) => tls.get_ssl_digest(),
         }
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        match &self.io {
-            Io::Plain(_) => None,
-            Io::Tls(tls) => tls.selected_alpn_proto(),
+        match &self.wire {
+            Wire::Plain(_) => None,
+            Wire::Tls(tls) => tls.selected_alpn_proto(),
         }
     }
 }
@@ -414,5 +389,65 @@ impl GetSocketDigest for Sock {
 impl fmt::Debug for Sock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sock").field("fd", &self.id()).field("tls", &self.is_tls()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Sock, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (tcp, peer) = listener.accept().await.unwrap();
+        (Sock::plain(tcp, peer), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn head_and_small_body_leave_together_and_nothing_is_kept_while_parked() {
+        let (mut sock, mut client) = pair().await;
+        sock.write_all(b"head").await.unwrap();
+        sock.write_all(b"body").await.unwrap();
+        let mut buffer = [0; 16];
+        assert!(client.try_read(&mut buffer).is_err(), "sent before flush");
+        sock.flush().await.unwrap();
+        let len = client.read(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..len], b"headbody");
+        client.write_all(b"next").await.unwrap();
+        assert!(sock.has_bytes().await.unwrap());
+        assert_eq!(sock.out.capacity(), 0);
+        drop(client);
+    }
+
+    /// Every way through the write buffer, against a socket that takes only part of what it is offered.
+    #[tokio::test]
+    async fn bytes_leave_whole_and_in_order_however_the_socket_takes_them() {
+        let (mut sock, mut client) = pair().await;
+        rustix::net::sockopt::set_socket_send_buffer_size(sock.wire.tcp(), 2048).unwrap();
+        let sizes = [3000, 1, 2_000, 4096, 9, 16_384, 4_000, 97, 70_000, 0, 4095, 2];
+        let lengths = sizes.iter().cycle().take(sizes.len() * 40);
+        let mut expected = Vec::new();
+        let mut pieces = Vec::new();
+        for (index, len) in lengths.enumerate() {
+            let piece: Vec<u8> = (0..*len).map(|at| ((at * 7 + index) % 251) as u8).collect();
+            expected.extend_from_slice(&piece);
+            pieces.push(piece);
+        }
+        let writing = async {
+            for (index, piece) in pieces.iter().enumerate() {
+                sock.write_all(piece).await.unwrap();
+                if index % 5 == 0 {
+                    sock.flush().await.unwrap();
+                }
+            }
+            Shutdown::shutdown(&mut sock).await;
+        };
+        let mut got = Vec::new();
+        let (_, read) = tokio::join!(writing, client.read_to_end(&mut got));
+        read.unwrap();
+        assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
     }
 }

@@ -23,11 +23,11 @@ impl Story {
         let id = |i: usize| key(u64::from(words[i].as_bytes()[0]));
         let number = |i: usize| words.get(i).map_or(0, |word| word.parse::<u32>().unwrap());
         let (ledger, now) = (&self.ledger, self.now);
-        let answer = match words[0] {
+        match words[0] {
             "born" => format!("{:?}", ledger.born(id(1), number(2), number(3), now)),
             "enter" => format!("{:?}", ledger.enter(id(1), Attention::Foreground, now)),
             "poll" => format!("{:?}", ledger.enter(id(1), Attention::Background, now)),
-            "leave" => return self.silent(|ledger| ledger.leave(id(1), now)),
+            "leave" => self.silent(|ledger| ledger.leave(id(1), now)),
             // rotate OLD NEW SLOT SILENCE|-
             "rotate" => {
                 let silent = words[4].parse().ok().map(Duration::from_secs);
@@ -51,9 +51,9 @@ impl Story {
             }
             "wait" => {
                 self.now = now + Duration::from_secs(u64::from(number(1)));
-                return String::new();
+                String::new()
             }
-            "sweep" => return self.silent(|ledger| ledger.sweep(now)),
+            "sweep" => self.silent(|ledger| ledger.sweep(now)),
             "find" => match ledger.find(id(1), now) {
                 None => "None".to_owned(),
                 Some(found) => format!(
@@ -70,8 +70,7 @@ impl Story {
                 ),
             },
             other => panic!("no such command: {other}"),
-        };
-        answer
+        }
     }
 
     fn silent(&self, act: impl FnOnce(&Ledger)) -> String {

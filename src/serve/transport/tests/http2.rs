@@ -107,12 +107,24 @@ async fn a_stop_says_goaway_and_finishes_the_stream_under_way() {
     stage.arrived("/held").await;
     let backend = stage.backend.clone();
     let stopping = tokio::spawn(async move { stage.run_stop(PATIENCE).await });
-    // The idle one ends while the other is still held.
-    let idle_ended = tokio::time::timeout(PATIENCE, idle_ended).await.unwrap();
+    // The idle one ends by its GOAWAY while the other is still held, and sooner than a dead one would.
+    let soon = super::super::http2::LAST_BYTES / 2;
+    let idle_ended = tokio::time::timeout(soon, idle_ended).await.unwrap();
     assert!(idle_ended.unwrap(), "ended by an error");
     assert!(!stopping.is_finished() && !held.is_finished());
     backend.release();
     assert!(held.await.unwrap().unwrap().starts_with("GET /held"));
     assert_eq!(stopping.await.unwrap(), Stopped::Done);
     assert!(busy_ended.await.unwrap(), "ended by an error");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_vanished_does_not_hold_up_a_stop_for_ever() {
+    let stage = Stage::new().await;
+    let mut dead = stage.connect().await;
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    dead.write_all(hello).await.unwrap();
+    // SETTINGS have come, so the connection is up. From here on the client says nothing more, not even to GOAWAY.
+    dead.read_exact(&mut [0; 9]).await.unwrap();
+    assert_eq!(stage.run_stop(PATIENCE).await, Stopped::Done);
 }

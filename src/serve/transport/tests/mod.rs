@@ -65,6 +65,7 @@ impl ProxyHttp for Passing {
     }
 
     async fn upstream_peer(&self, exchange: &mut Exchange, ctx: &mut Ctx) -> pingora_core::Result<Box<HttpPeer>> {
+        #[expect(clippy::disallowed_methods, reason = "from a SocketAddr: nothing to resolve")]
         let mut peer = HttpPeer::new(self.backend, false, String::new());
         if exchange.is_upgrade_req() {
             exchange.set_read_timeout(None);

@@ -1,0 +1,146 @@
+//! What ledger operations cost by number of sessions, and what an entry weighs.
+//!
+//! `cargo bench --bench ledger`; `TIDEGATE_BENCH_TEN_MILLION=1` adds 10^7 sessions (a gigabyte). One thread, uniformly
+//! random sessions: no session is in the processor's cache by luck, so at a million the times are mostly cache misses.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate::model::ledger::{Attention, Counts, Ledger, Rules};
+use tidegate::model::session_key::SessionKey;
+use tidegate::model::settings::SessionSettings;
+use tidegate::model::time::Time;
+
+/// Operations per measurement, fewer where they would make a small ledger a large one; the fastest of [`ROUNDS`]
+/// counts, the others met another process.
+const OPERATIONS: u64 = 100_000;
+const ROUNDS: u64 = 5;
+
+const EPOCH: Time = Time::from_secs(1_700_000_000);
+
+fn main() {
+    weigh(1_000_000);
+    let mut sizes = vec![1_000, 10_000, 100_000, 1_000_000];
+    if std::env::var_os("TIDEGATE_BENCH_TEN_MILLION").is_some() {
+        sizes.push(10_000_000);
+    }
+    let heads = ["sessions", "find+enter+leave", "find, unknown", "born", "rotate", "sweep, quiet", "sweep, leaving"];
+    let units = ["", "ns", "ns", "ns", "ns", "µs per 100 ms", "ns per session"];
+    for [a, b, c, d, e, f, g] in [heads, units] {
+        println!("{a:>10} {b:>17} {c:>14} {d:>7} {e:>7} {f:>14} {g:>15}");
+    }
+    let mut first = None;
+    for sessions in sizes {
+        let [b, c, d, e, f, g] = measure(sessions);
+        println!("{sessions:>10} {b:>17.0} {c:>14.0} {d:>7.0} {e:>7.0} {f:>14.1} {g:>15.0}");
+        let [b0, c0, d0, e0, g0] = *first.get_or_insert([b, c, d, e, g]);
+        println!("{:>10} {:>17.2} {:>14.2} {:>7.2} {:>7.2} {:>14} {:>15.2}", "x 10^3", b / b0, c / c0, d / d0, e / e0, "", g / g0);
+    }
+}
+
+/// Prints what an entry weighs all in: index, timers and slack included. Before anything else is allocated, because
+/// freed memory would be used again unseen.
+fn weigh(sessions: u64) {
+    let before = resident_bytes();
+    let (ledger, _) = populated(sessions);
+    let resident = (resident_bytes() - before) as f64 / sessions as f64;
+    let allocated = ledger.bytes() as f64 / sessions as f64;
+    println!("{sessions} sessions: {resident:.1} bytes each resident, {allocated:.1} allocated\n");
+}
+
+/// A ledger whose sessions were born over twenty minutes and confirmed, so that deadlines lie as far apart as in life.
+fn populated(sessions: u64) -> (Ledger, Time) {
+    let rules = Rules { max_entries: usize::MAX, ..Rules::from(&SessionSettings::default()) };
+    let ledger = Ledger::new(rules, EPOCH);
+    for slot in 0..4 {
+        ledger.register(slot, &Arc::<Counts>::default());
+    }
+    let mut now = EPOCH;
+    for n in 0..sessions {
+        now = EPOCH + Duration::from_secs(1200).mul_f64(n as f64 / sessions as f64);
+        ledger.born(key(n), (n % 4) as u32, 7, now);
+        ledger.enter(key(n), Attention::Foreground, now);
+        ledger.leave(key(n), now);
+        if n % (sessions / 1000) == 0 {
+            ledger.sweep(now);
+        }
+    }
+    (ledger, now)
+}
+
+/// Nanoseconds of an exchange, a miss, a birth and a rotation; microseconds of a sweep in which nobody ends; nanoseconds
+/// per session of the sweeps in which everybody is disengaged, ends and is forgotten.
+fn measure(sessions: u64) -> [f64; 6] {
+    let (ledger, mut now) = populated(sessions);
+    let mut dice = 88_172_645_463_325_252;
+    let exchange = best(OPERATIONS, |_| {
+        let key = key(below(&mut dice, sessions));
+        black_box(ledger.find(key, now));
+        ledger.enter(key, Attention::Foreground, now);
+        ledger.leave(key, now);
+    });
+    let miss = best(OPERATIONS, |i| {
+        black_box(ledger.find(key((1 << 50) + i), now));
+    });
+    let mut quiet = 0.0;
+    for _ in 0..100 {
+        now = now + Duration::from_millis(100);
+        quiet += timed(|| ledger.sweep(now));
+    }
+    let few = OPERATIONS.min(sessions / 5);
+    let born = best(few, |i| {
+        black_box(ledger.born(key((1 << 40) + i), (i % 4) as u32, 7, now));
+    });
+    let rotate = best(few, |i| {
+        let (old, new) = (key((1 << 40) + i), key((1 << 41) + i));
+        black_box(ledger.rotate(old, new, (i % 4) as u32, 7, Some(Duration::ZERO), now));
+    });
+    let (left, mut gone) = (ledger.entries() as f64, 0.0);
+    for _ in 0..60_000 {
+        now = now + Duration::from_millis(100);
+        gone += timed(|| ledger.sweep(now));
+    }
+    assert_eq!(ledger.entries(), 0, "everything expired");
+    [exchange, miss, born, rotate, quiet / 100.0 * 1e6, gone / left * 1e9]
+}
+
+/// Nanoseconds per operation in the fastest round; each call gets a number of its own.
+fn best(operations: u64, mut operation: impl FnMut(u64)) -> f64 {
+    let mut round = |round: u64| timed(|| (round * operations..(round + 1) * operations).for_each(&mut operation));
+    (0..ROUNDS).map(&mut round).fold(f64::INFINITY, f64::min) * 1e9 / operations as f64
+}
+
+fn timed(act: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    act();
+    start.elapsed().as_secs_f64()
+}
+
+/// A key like those that hashing ids gives.
+fn key(n: u64) -> SessionKey {
+    let mut bytes = [0; 16];
+    let (low, high) = bytes.split_at_mut(8);
+    low.copy_from_slice(&mix(n).to_le_bytes());
+    high.copy_from_slice(&mix(!n).to_le_bytes());
+    SessionKey(bytes)
+}
+
+fn mix(n: u64) -> u64 {
+    let z = n.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn below(dice: &mut u64, n: u64) -> u64 {
+    *dice ^= *dice << 13;
+    *dice ^= *dice >> 7;
+    *dice ^= *dice << 17;
+    mix(*dice) % n
+}
+
+/// Resident memory of this process; pages are 4 KiB on the platforms this runs on.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}

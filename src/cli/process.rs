@@ -1,0 +1,86 @@
+//! The commands that talk to no running process: run, check, demo.
+
+use std::io;
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use crate::serve::Server;
+use crate::serve::transport::Stopped;
+
+/// Runs the proxy in the foreground until it is told to stop.
+pub fn run(file: &Path) -> Result<u8, Failure> {
+    // Pingora's own lines repeat what we log with the backend's name; RUST_LOG overrides.
+    let filter = env_logger::Env::default().default_filter_or("info,pingora_core=error,pingora_proxy=error");
+    env_logger::Builder::from_env(filter).format_target(false).init();
+    let config = crate::config::load(file).map_err(|problems| Failure::error(problems.to_string()))?;
+    let server = Server::start(&config).map_err(|error| Failure::error(format!("cannot start: {error}")))?;
+    for address in server.addresses() {
+        log::info!("listening on {address}");
+    }
+    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let signals = signals.map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
+    let asked = signals.block_on(until_asked(&server)).map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
+    log::info!("{asked}: no new connections; exchanges under way may finish");
+    // Whoever asks again means now.
+    std::thread::spawn(move || {
+        if signals.block_on(again()).is_ok() {
+            log::warn!("asked again: stopping at once");
+            std::process::exit(1);
+        }
+    });
+    match server.stop() {
+        Stopped::Done => log::info!("stopped; nothing was cut"),
+        Stopped::Cut { connections, exchanges } => {
+            log::warn!("grace_period is over: {exchanges} exchanges on {connections} connections were cut");
+        }
+    }
+    Ok(0)
+}
+
+/// Handles signals until one of them means stop; its name.
+async fn until_asked(server: &Server) -> io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok("SIGTERM"),
+            _ = quit.recv() => return Ok("SIGQUIT"),
+            _ = interrupt.recv() => return Ok("SIGINT"),
+            _ = user1.recv() => { server.reopen_logs(); log::info!("SIGUSR1: log files reopened"); }
+            _ = hangup.recv() => log::error!("SIGHUP: this version cannot reload; stage and promote releases by command, or restart"),
+            _ = user2.recv() => log::error!("SIGUSR2: this version cannot upgrade itself; restart it"),
+        }
+    }
+}
+
+async fn again() -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    Ok(())
+}
+
+/// Reports every problem of a configuration file.
+pub fn check(config: &Path, json: bool) -> Result<u8, Failure> {
+    let checked = crate::config::load(config);
+    if json {
+        let problems = checked.as_ref().err().cloned().unwrap_or_default();
+        println!("{}", serde_json::json!({ "problems": problems }));
+        return Ok(u8::from(checked.is_err()));
+    }
+    let found = checked.map_err(|problems| Failure::error(problems.to_string()))?;
+    let releases: usize = found.apps.iter().map(|app| app.releases.len()).sum();
+    println!("{}: fine ({} apps, {releases} releases)", config.display(), found.apps.len());
+    Ok(0)
+}
+
+/// Shows a deploy.
+pub fn demo(_keep: bool) -> Result<u8, Failure> {
+    Err(Failure::error("the demo is not linked yet"))
+}

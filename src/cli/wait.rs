@@ -1,0 +1,245 @@
+//! Waiting for drains, and telling the truth with the exit code.
+//!
+//! Waiting changes nothing: whoever stops waiting, by Ctrl-C or a timeout, leaves the drain running.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::client::Client;
+use super::{Failure, screen};
+use crate::api::DrainStatus;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two lines when nobody watches: a log of a night stays readable.
+const LINE: Duration = Duration::from_secs(60);
+/// All backends down for this long are dead; a shorter time is a restart or a hiccup of the network.
+const DEAD: Duration = Duration::from_secs(15);
+/// After a deadline that evicts, the last exchanges may take this long to leave.
+const LEAVING: Duration = Duration::from_secs(10);
+/// A process that restarts is back within this time.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// How waiting ended. The numbers are the exit codes; of several drains the first that applies in [`Verdict::WORST`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Drained and fenced, nobody lost.
+    Done = 0,
+    /// Deadline or timeout, with sessions left.
+    Late = 2,
+    /// A backend died, sessions are lost.
+    Died = 3,
+    /// Cancelled or superseded.
+    Superseded = 4,
+}
+
+impl Verdict {
+    const WORST: [Verdict; 4] = [Verdict::Died, Verdict::Superseded, Verdict::Late, Verdict::Done];
+}
+
+/// What one look at a drain says; `None` while it goes on. `dead` and `late`: for how long all its backends have been down, and
+/// its deadline been past.
+fn verdict(d: &DrainStatus, dead: Duration, late: Duration) -> Option<Verdict> {
+    match d.verdict.as_deref() {
+        Some("drained") if d.ended.lost > 0 => Some(Verdict::Died),
+        Some("drained") => Some(Verdict::Done),
+        Some(_) => Some(Verdict::Superseded),
+        None if dead >= DEAD => Some(Verdict::Died),
+        None if d.deadline_in_seconds == Some(0) && (d.then == "keep" || late >= LEAVING) => Some(Verdict::Late),
+        None => None,
+    }
+}
+
+/// All backends of a drain are down while sessions are left there.
+fn abandoned(d: &DrainStatus) -> bool {
+    d.verdict.is_none() && d.remaining > 0 && d.backends > 0 && d.backends_down == d.backends
+}
+
+/// One drain under watch.
+struct Watched {
+    client: Client,
+    id: String,
+    last: Option<DrainStatus>,
+    verdict: Option<Verdict>,
+    dead_since: Option<Instant>,
+    late_since: Option<Instant>,
+    away_since: Option<Instant>,
+}
+
+/// Waits for all of `drains`; answers the worst verdict and the last look at each.
+///
+/// # Errors
+/// A process cannot be reached for a minute, or no longer knows the drain.
+pub async fn wait(drains: Vec<(Client, String)>, limit: Option<Duration>) -> Result<(Verdict, Vec<DrainStatus>), Failure> {
+    let new = |(client, id)| Watched { client, id, last: None, verdict: None, dead_since: None, late_since: None, away_since: None };
+    let mut watched: Vec<Watched> = drains.into_iter().map(new).collect();
+    let ids = watched.iter().map(|w| w.id.clone()).collect::<Vec<_>>();
+    let looking = look_until_over(&mut watched, limit);
+    tokio::select! {
+        looked = looking => looked?,
+        signal = tokio::signal::ctrl_c() => {
+            signal.map_err(|error| Failure::error(error.to_string()))?;
+            let how = ids.iter().map(|id| format!("tidegate wait {id}")).collect::<Vec<_>>().join("; ");
+            return Err(Failure { exit: 130, ..Failure::error(format!("\nno longer waiting; the drain goes on. To attach again: {how}")) });
+        }
+    }
+    let found: Vec<Verdict> = watched.iter().map(|w| w.verdict.unwrap_or(Verdict::Late)).collect();
+    let worst = Verdict::WORST.into_iter().find(|v| found.contains(v)).unwrap_or(Verdict::Done);
+    for w in &watched {
+        if let Some(last) = &w.last {
+            eprintln!("{}", sentence(last, w.verdict));
+        }
+    }
+    Ok((worst, watched.into_iter().filter_map(|w| w.last).collect()))
+}
+
+async fn look_until_over(watched: &mut [Watched], limit: Option<Duration>) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut shown = Shown { lines: 0, at: None };
+    loop {
+        for w in watched.iter_mut().filter(|w| w.verdict.is_none()) {
+            w.look().await?;
+        }
+        let over = watched.iter().all(|w| w.verdict.is_some()) || limit.is_some_and(|limit| began.elapsed() >= limit);
+        shown.show(watched, over);
+        if over {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+}
+
+impl Watched {
+    async fn look(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        match self.client.get::<DrainStatus>(&format!("/api/v1/drains/{}", super::client::segment(&self.id))).await {
+            Ok(status) => {
+                self.away_since = None;
+                let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
+                self.dead_since = since(self.dead_since, abandoned(&status));
+                self.late_since = since(self.late_since, status.deadline_in_seconds == Some(0));
+                let lasted = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now - since);
+                self.verdict = verdict(&status, lasted(self.dead_since), lasted(self.late_since));
+                self.last = Some(status);
+                Ok(())
+            }
+            // Not on the first look: a wrong address should say so at once.
+            Err(failure) if failure.lost_contact && self.last.is_some() => {
+                let since = *self.away_since.get_or_insert(now);
+                if now - since < AWAY { Ok(()) } else { Err(failure) }
+            }
+            Err(failure) if failure.not_found && self.last.is_some() => {
+                let what = format!("drain {} is no longer known: was the process restarted? see tidegate status", self.id);
+                Err(Failure::error(what))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// What is on the screen.
+struct Shown {
+    lines: usize,
+    at: Option<Instant>,
+}
+
+impl Shown {
+    fn show(&mut self, watched: &[Watched], over: bool) {
+        let mut out = std::io::stderr().lock();
+        let terminal = out.is_terminal();
+        if !terminal && (over || self.at.is_some_and(|at| at.elapsed() < LINE)) {
+            return;
+        }
+        self.at = Some(Instant::now());
+        let mut text = String::new();
+        if terminal && self.lines > 0 {
+            // Up over the last lines, and clear from there.
+            text.push_str(&format!("\x1b[{}A\x1b[J", self.lines));
+        }
+        self.lines = 0;
+        for w in watched {
+            let Some(last) = &w.last else { continue };
+            let away = if w.away_since.is_some() { "  (no contact, trying again)" } else { "" };
+            text.push_str(&format!("{}{away}\n", screen::drain_line(last)));
+            self.lines += 1;
+        }
+        // A screen that is gone must not end the waiting.
+        if let Err(error) = out.write_all(text.as_bytes()) {
+            log::debug!("progress cannot be shown: {error}");
+        }
+    }
+}
+
+/// The last word on a drain.
+fn sentence(d: &DrainStatus, verdict: Option<Verdict>) -> String {
+    let left = format!("{} sessions left", d.remaining);
+    match verdict {
+        Some(Verdict::Done) => format!("{} is drained and fenced: {}", d.target, screen::gone(d)),
+        Some(Verdict::Died) if d.verdict.is_some() => {
+            format!("{} is drained, but {} sessions were lost: a backend died", d.target, d.ended.lost)
+        }
+        Some(Verdict::Died) => format!("{}: all its backends are down, {}; the drain {} goes on", d.target, left, d.id),
+        Some(Verdict::Superseded) => format!("drain {} of {} was {}, {left}", d.id, d.target, d.state),
+        Some(Verdict::Late) => format!("{}: deadline reached, {left}; the drain goes on (tidegate wait {})", d.target, d.id),
+        None => format!("{}: timeout, {left}; the drain goes on (tidegate wait {})", d.target, d.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::screen::example_drain;
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_what_really_happened() {
+        let check = |change: fn(&mut DrainStatus), dead, late, expected: Option<Verdict>| {
+            let mut drain = example_drain();
+            drain.then = "keep".to_owned();
+            change(&mut drain);
+            let verdict = verdict(&drain, Duration::from_secs(dead), Duration::from_secs(late));
+            assert_eq!(verdict, expected, "{drain:?}");
+        };
+        let drained = |d: &mut DrainStatus| d.verdict = Some("drained".to_owned());
+        check(|_| (), 0, 0, None);
+        check(|d| d.remaining = 0, 0, 0, None);
+        check(drained, 0, 0, Some(Verdict::Done));
+        check(|d| (d.verdict, d.ended.lost) = (Some("drained".to_owned()), 2), 0, 0, Some(Verdict::Died));
+        check(|d| d.verdict = Some("cancelled".to_owned()), 0, 0, Some(Verdict::Superseded));
+        check(|d| d.verdict = Some("superseded".to_owned()), 0, 0, Some(Verdict::Superseded));
+        check(|_| (), 14, 0, None);
+        check(|_| (), 15, 0, Some(Verdict::Died));
+        // The proof wins over a backend that has gone down since.
+        check(drained, 99, 0, Some(Verdict::Done));
+        check(|d| d.deadline_in_seconds = Some(1), 0, 0, None);
+        check(|d| d.deadline_in_seconds = Some(0), 0, 0, Some(Verdict::Late));
+        check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "evict".to_owned()), 0, 9, None);
+        check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "evict".to_owned()), 0, 10, Some(Verdict::Late));
+    }
+
+    #[test]
+    fn backends_without_sessions_may_be_down() {
+        let check = |remaining, backends, down, expected| {
+            let drain = DrainStatus { remaining, backends, backends_down: down, ..example_drain() };
+            assert_eq!(abandoned(&drain), expected, "{remaining} {backends} {down}");
+        };
+        check(12, 2, 2, true);
+        check(12, 2, 1, false);
+        check(0, 2, 2, false);
+        check(12, 0, 0, false);
+    }
+
+    #[test]
+    fn the_last_word_names_target_and_number() {
+        let drain = example_drain();
+        for (verdict, expected) in [
+            (Some(Verdict::Done), "shop/v41 is drained and fenced: 20 logged out, 8 idle"),
+            (Some(Verdict::Late), "shop/v41: deadline reached, 12 sessions left; the drain goes on (tidegate wait d7)"),
+            (None, "shop/v41: timeout, 12 sessions left; the drain goes on (tidegate wait d7)"),
+            (Some(Verdict::Died), "shop/v41: all its backends are down, 12 sessions left; the drain d7 goes on"),
+        ] {
+            assert_eq!(sentence(&drain, verdict), expected);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Drains, step by step.
+
+use super::*;
+use crate::model::admission::{Admission, Health};
+use crate::model::gate::InFlight;
+use crate::model::ledger::Attention;
+use crate::model::session_key::SessionKey;
+use crate::model::sketch::{self, World};
+
+const IDLE: Duration = Duration::from_secs(30 * 60);
+
+fn key(id: u8) -> SessionKey {
+    SessionKey([id; 16])
+}
+
+/// A newborn on `backend`, confirmed if its client comes back.
+fn session(world: &World, id: u8, backend: &str, comes_back: bool) {
+    let ledger = &world.shop().ledger;
+    ledger.born(key(id), world.backend(backend).slot, 0, world.now);
+    if comes_back {
+        ledger.enter(key(id), Attention::Foreground, world.now);
+        ledger.leave(key(id), world.now);
+    }
+}
+
+fn exchange(world: &World, backend: &str) -> InFlight {
+    let inside = world.backend(backend).live.gate.claim(Admission::KnownSessions, None).expect("it admits known sessions");
+    assert_eq!(world.backend(backend).live.gate.in_flight(), 1, "it is in flight");
+    inside
+}
+
+fn begin(world: &World, target: &str) -> Drain {
+    Drain::new(7, Target::parse(target).expect("a target"), Owner::Operator, &world.view, world.now)
+}
+
+/// Steps once and lets the controller settle the release.
+fn step(world: &mut World, drain: &mut Drain) -> Step {
+    let step = drain.step(&world.view, world.now);
+    if let (Target::Release(app, release), Some(state)) = (&drain.target, drain.release_state())
+        && step != Step::Same
+    {
+        let change = crate::model::change::Change::Settle { app: app.clone(), release: release.clone(), state };
+        world.change(&change, Owner::Controller).expect("it drains");
+    }
+    step
+}
+
+fn steps(world: &mut World, drain: &mut Drain, expected: &[Step]) {
+    for (nth, expected) in expected.iter().enumerate() {
+        assert_eq!(step(world, drain), *expected, "step {nth}, {:?}", drain.progress(&world.view, world.now));
+    }
+}
+
+/// v1 drains since v2 was promoted.
+fn deployed() -> World {
+    World::new("v1:a1,a2 >v2:b1")
+}
+
+#[test]
+fn a_release_without_sessions_is_fenced_and_drained() {
+    let mut world = deployed();
+    let mut drain = begin(&world, "shop/v1");
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained, Step::Same]);
+    assert_eq!((drain.state, drain.finished), (DrainState::Drained, Some(world.now)));
+    for name in ["a1", "a2"] {
+        assert_eq!(world.backend(name).admission(), Admission::Nobody);
+        assert!(world.backend(name).live.gate.claim(Admission::KnownSessions, None).is_err(), "nothing enters");
+    }
+    assert_eq!(world.shop().release("v1").expect("kept").state, ReleaseState::Drained);
+}
+
+#[test]
+fn sessions_hold_a_drain_until_the_last_one_has_ended() {
+    let mut world = deployed();
+    session(&world, 1, "a1", true);
+    session(&world, 2, "a2", true);
+    session(&world, 3, "a2", false);
+    session(&world, 4, "b1", true);
+    let mut drain = begin(&world, "shop/v1");
+    assert_eq!(drain.initial, 2);
+    steps(&mut world, &mut drain, &[Step::Same]);
+    let progress = drain.progress(&world.view, world.now);
+    assert_eq!((progress.engaged, progress.kept_alive, progress.unconfirmed, progress.remaining()), (2, 0, 1, 2));
+    assert_eq!(drain.upper_bound(&world.view, world.now), Some(IDLE));
+    world.shop().ledger.end(key(1), EndReason::Logout, 0, world.now);
+    steps(&mut world, &mut drain, &[Step::Same]);
+    // The newborn whose client never came leaves the count, the silent one becomes idle.
+    world.pass(Duration::from_secs(61));
+    let progress = drain.progress(&world.view, world.now);
+    assert_eq!((progress.remaining(), progress.unconfirmed), (1, 0));
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.pass(IDLE);
+    let ended = drain.progress(&world.view, world.now).ended;
+    let counted = |reason: EndReason| ended[reason as usize];
+    assert_eq!((counted(EndReason::Logout), counted(EndReason::Idle), counted(EndReason::Unconfirmed)), (1, 1, 1));
+    assert_eq!(drain.upper_bound(&world.view, world.now), None);
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+}
+
+#[test]
+fn an_unconfirmed_session_holds_a_drain() {
+    let mut world = deployed();
+    session(&world, 1, "a1", false);
+    let mut drain = begin(&world, "shop/v1");
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.shop().ledger.enter(key(1), Attention::Foreground, world.now);
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.shop().ledger.leave(key(1), world.now);
+    world.pass(IDLE + Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+}
+
+#[test]
+fn unknown_is_not_zero() {
+    // A process that has just started has not seen who has a session.
+    let mut world = deployed();
+    world.now = sketch::START;
+    let mut drain = begin(&world, "shop/v1");
+    assert!(!drain.progress(&world.view, world.now).confident);
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.pass(IDLE - Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.pass(Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+    // Nor has one whose ledger was too small for all.
+    let mut small = World::with("v1:a1 >v2:b1", |settings| settings.session.max_entries = 1);
+    for id in 1..4 {
+        session(&small, id, "b1", true);
+    }
+    assert!(small.shop().ledger.untracked_total() > 0);
+    let mut drain = begin(&small, "shop/v1");
+    steps(&mut small, &mut drain, &[Step::Same, Step::Same]);
+}
+
+#[test]
+fn a_fence_waits_for_the_exchange_in_flight() {
+    let mut world = deployed();
+    let inside = exchange(&world, "a2");
+    let mut drain = begin(&world, "shop/v1");
+    assert_eq!(drain.progress(&world.view, world.now).in_flight, 1, "it is in flight when the drain begins");
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Same, Step::Same]);
+    assert_eq!(world.backend("a1").admission(), Admission::KnownSessions, "no half of a release is fenced");
+    assert_eq!(world.shop().release("v1").expect("kept").state, ReleaseState::Fencing);
+    drop(inside);
+    steps(&mut world, &mut drain, &[Step::Drained]);
+}
+
+#[test]
+fn a_session_that_is_born_while_fencing_opens_the_drain_again() {
+    let mut world = deployed();
+    let inside = exchange(&world, "a1");
+    let mut drain = begin(&world, "shop/v1");
+    steps(&mut world, &mut drain, &[Step::Fencing]);
+    session(&world, 1, "a1", true);
+    drop(inside);
+    steps(&mut world, &mut drain, &[Step::Reopened, Step::Same]);
+    assert_eq!(world.shop().release("v1").expect("kept").state, ReleaseState::Draining);
+    assert_eq!(world.backend("a1").admission(), Admission::KnownSessions);
+    world.pass(IDLE + Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+}
+
+#[test]
+fn several_drains_run_at_once_and_no_one_opens_anothers_fence() {
+    let mut world = World::new("v0:o1 v1:a1,a2 >v2:b1,b2");
+    session(&world, 1, "o1", true);
+    world.command("drain shop/v1/a1").expect("it drains already");
+    let (mut one, mut whole, mut other) = (begin(&world, "shop/v1/a1"), begin(&world, "shop/v1"), begin(&world, "shop/v0"));
+    let inside = exchange(&world, "a2");
+    steps(&mut world, &mut other, &[Step::Same]);
+    steps(&mut world, &mut one, &[Step::Fencing, Step::Drained]);
+    steps(&mut world, &mut whole, &[Step::Fencing, Step::Same, Step::Same]);
+    assert_eq!(world.backend("a1").admission(), Admission::Nobody, "its own drain has proved it");
+    drop(inside);
+    steps(&mut world, &mut whole, &[Step::Drained]);
+    world.pass(IDLE + Duration::from_secs(1));
+    steps(&mut world, &mut other, &[Step::Fencing, Step::Drained]);
+    // A rollback opens the release; the backend that was drained by order stays out.
+    world.command("rollback v1").expect("up");
+    assert_eq!((world.backend("a1").admission(), world.backend("a2").admission()), (Admission::Nobody, Admission::Everyone));
+    world.command("serve shop/v1/a1").expect("a backend");
+    assert_eq!(world.backend("a1").admission(), Admission::Everyone);
+}
+
+#[test]
+fn a_fence_that_does_not_hold_everywhere_is_lifted_where_it_was_closed() {
+    let mut world = World::new("v0:o1,o2 >v1:a1");
+    let mut drain = begin(&world, "shop/v0");
+    steps(&mut world, &mut drain, &[Step::Fencing]);
+    // An open gate cannot be fenced: as if o2 had been taken back into service between two readings.
+    world.backend("o2").live.gate.set_state(ReleaseState::Current);
+    assert_eq!(drain.step(&world.view, world.now), Step::Same);
+    assert_eq!(world.backend("o1").admission(), Admission::KnownSessions);
+}
+
+#[test]
+fn a_host_drains_across_releases() {
+    let mut world = World::new("v1:a1,a2 >v2:b1,b2");
+    session(&world, 1, "b1", true);
+    world.command("drain host:10.0.0.1").expect("b2 is left");
+    let mut drain = begin(&world, "host:10.0.0.1");
+    assert_eq!(drain.initial, 1);
+    assert_eq!((world.backend("a1").admission(), world.backend("b1").admission()), (Admission::KnownSessions, Admission::KnownSessions));
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.pass(IDLE + Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+    let admissions = ["a1", "b1", "a2", "b2"].map(|name| world.backend(name).admission());
+    assert_eq!(admissions, [Admission::Nobody, Admission::Nobody, Admission::KnownSessions, Admission::Everyone]);
+    assert_eq!(world.shop().release("v2").expect("current").state, ReleaseState::Current);
+}
+
+#[test]
+fn a_drain_that_was_ended_by_order_stays_ended() {
+    for state in [DrainState::Cancelled, DrainState::Superseded] {
+        let mut world = deployed();
+        let mut drain = begin(&world, "shop/v1");
+        drain.finish(state, world.now);
+        steps(&mut world, &mut drain, &[Step::Same, Step::Same]);
+        assert_eq!((drain.state, drain.finished), (state, Some(world.now)));
+        assert_eq!(world.backend("a1").admission(), Admission::KnownSessions);
+    }
+}
+
+#[test]
+fn health_neither_ends_a_drain_nor_hides_in_it() {
+    let mut world = deployed();
+    session(&world, 1, "a1", true);
+    let mut drain = begin(&world, "shop/v1");
+    for health in [Health::Down, Health::Up, Health::Stalled, Health::Up] {
+        world.observe("a1", health);
+        steps(&mut world, &mut drain, &[Step::Same]);
+        assert!(world.backend("a1").admission() < Admission::Everyone, "{health:?}");
+    }
+    // A dead backend's sessions are counted until they end: their users come back if it does.
+    world.observe("a1", Health::Down);
+    world.pass(IDLE + Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+}

@@ -1,0 +1,429 @@
+//! `/metrics`: every metric once, with how it is read.
+//!
+//! Nothing is registered and nothing is kept here: a scrape reads the same atomics as the status document, so the two cannot differ.
+//! Labels are names from the configuration; never a session id, a path or a host that a client sent.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+
+use super::document::progress_ratio;
+use crate::model::admission::{Admission, Health, Intent, ReleaseState};
+use crate::model::backend::Backend;
+use crate::model::drain::{Drain, DrainState};
+use crate::model::ledger::{EndReason, LossCause};
+use crate::model::reason::{PinResult, Reason};
+use crate::model::tally::{CODE_CLASSES, DURATION_BUCKETS_US};
+use crate::model::time::Time;
+use crate::model::view::{App, Release, View};
+use crate::serve::control::Control;
+
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// As in the exposition format.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric.
+pub struct Described {
+    /// With the prefix `tidegate_`.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// In the order in which samples give their values.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+    read: fn(&Scrape, &mut Samples),
+}
+
+const BACKEND: &[&str] = &["app", "release", "backend"];
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Scrape, &mut Samples),
+) -> Described {
+    Described { name, kind, labels, help, read }
+}
+
+/// All metrics, in the order of the manual.
+pub const METRICS: &[Described] = &[
+    metric(
+        "tidegate_sessions",
+        Kind::Gauge,
+        &["app", "release", "backend", "kind"],
+        "Live sessions by kind: engaged or kept alive.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                out.put_with(&names, "engaged", backend.live.counts.engaged());
+                out.put_with(&names, "kept_alive", backend.live.counts.kept_alive());
+            }
+        },
+    ),
+    metric("tidegate_sessions_unconfirmed", Kind::Gauge, BACKEND, "Newborn sessions whose client has not come back yet.", |s, out| {
+        out.each(s, |b| b.live.counts.unconfirmed());
+    }),
+    metric("tidegate_sessions_born_total", Kind::Counter, BACKEND, "Sessions that the application made.", |s, out| {
+        out.each(s, |b| b.live.counts.born());
+    }),
+    metric("tidegate_sessions_adopted_total", Kind::Counter, BACKEND, "Sessions from before that the application honoured.", |s, out| {
+        out.each(s, |b| b.live.counts.adopted());
+    }),
+    metric("tidegate_sessions_rotated_total", Kind::Counter, BACKEND, "Sessions whose id the application renewed.", |s, out| {
+        out.each(s, |b| b.live.counts.rotated());
+    }),
+    metric("tidegate_sessions_untracked_total", Kind::Counter, &["app"], "Sessions that found no room in the ledger.", |s, out| {
+        for app in &s.view.apps {
+            out.put(&[&app.name], app.ledger.untracked_total() as f64);
+        }
+    }),
+    metric(
+        "tidegate_sessions_ended_total",
+        Kind::Counter,
+        &["app", "release", "backend", "reason"],
+        "Sessions that are over, by reason.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                for reason in EndReason::ALL {
+                    out.put_with(&names, reason.as_str(), backend.live.counts.ended(reason));
+                }
+            }
+        },
+    ),
+    metric(
+        "tidegate_session_loss_total",
+        Kind::Counter,
+        &["app", "release", "backend", "cause"],
+        "Sessions that users lost, by cause.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                for cause in LossCause::ALL {
+                    out.put_with(&names, cause.as_str(), backend.live.counts.lost(cause));
+                }
+            }
+        },
+    ),
+    metric("tidegate_ledger_entries", Kind::Gauge, &["app"], "Entries of the ledger, of every kind.", |s, out| {
+        for app in &s.view.apps {
+            out.put(&[&app.name], app.ledger.entries() as f64);
+        }
+    }),
+    metric("tidegate_ledger_capacity", Kind::Gauge, &["app"], "Entries that the ledger may hold (max_entries).", |s, out| {
+        for app in &s.view.apps {
+            out.put(&[&app.name], app.ledger.capacity() as f64);
+        }
+    }),
+    metric("tidegate_release_state", Kind::Gauge, &["app", "release", "state"], "1 for the state that the release is in.", |s, out| {
+        for (app, release) in s.releases() {
+            for state in ReleaseState::ALL {
+                out.put(&[&app.name, &release.name, state.as_str()], flag(release.state == state));
+            }
+        }
+    }),
+    metric(
+        "tidegate_backend_intent",
+        Kind::Gauge,
+        &["app", "release", "backend", "intent"],
+        "1 for what the operator wants of the backend.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                let now = backend.live.gate.read().intent;
+                for intent in Intent::ALL {
+                    out.put_with(&names, intent.as_str(), u64::from(now == intent));
+                }
+            }
+        },
+    ),
+    metric("tidegate_backend_health", Kind::Gauge, &["app", "release", "backend", "health"], "1 for what probing found.", |s, out| {
+        for (names, backend) in s.backends() {
+            let now = backend.live.gate.read().health;
+            for health in Health::ALL {
+                out.put_with(&names, health.as_str(), u64::from(now == health));
+            }
+        }
+    }),
+    metric("tidegate_backend_admission", Kind::Gauge, &["app", "release", "backend", "admission"], "1 for who may enter.", |s, out| {
+        for (names, backend) in s.backends() {
+            let now = backend.admission();
+            for admission in Admission::ALL {
+                out.put_with(&names, admission.as_str(), u64::from(now == admission));
+            }
+        }
+    }),
+    metric("tidegate_backend_in_flight", Kind::Gauge, BACKEND, "Exchanges under way.", |s, out| {
+        out.each(s, |b| u64::from(b.live.gate.in_flight()));
+    }),
+    metric(
+        "tidegate_backend_incarnations_total",
+        Kind::Counter,
+        &["app", "release", "backend", "proof"],
+        "Restarts of the backend's process, by how they were found out.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                out.put_with(&names, "proven", u64::from(backend.live.incarnation().saturating_sub(1)));
+            }
+        },
+    ),
+    metric("tidegate_drain_sessions_initial", Kind::Gauge, &["target"], "Live sessions when the drain began.", |s, out| {
+        out.drains(s, |d, _| d.initial as f64);
+    }),
+    metric(
+        "tidegate_drain_sessions_remaining",
+        Kind::Gauge,
+        &["target", "kind"],
+        "Sessions left, by kind: engaged, kept alive, unconfirmed.",
+        |s, out| {
+            for drain in &s.drains {
+                let left = if drain.state.runs() { drain.progress(&s.view, s.now) } else { Default::default() };
+                let target = drain.target.to_string();
+                for (kind, count) in [("engaged", left.engaged), ("kept_alive", left.kept_alive), ("unconfirmed", left.unconfirmed)] {
+                    out.put(&[&target, kind], count as f64);
+                }
+            }
+        },
+    ),
+    metric("tidegate_drain_progress_ratio", Kind::Gauge, &["target"], "Share of the initial sessions that has left, 0 to 1.", |s, out| {
+        out.drains(s, |d, s| if d.state.runs() { progress_ratio(d.initial, d.progress(&s.view, s.now).remaining()) } else { 1.0 });
+    }),
+    metric("tidegate_drain_confident", Kind::Gauge, &["target"], "1 when a count of zero would be the truth.", |s, out| {
+        out.drains(s, |d, s| flag(!d.state.runs() || d.progress(&s.view, s.now).confident));
+    }),
+    metric("tidegate_drain_started_timestamp_seconds", Kind::Gauge, &["target"], "When the drain began.", |s, out| {
+        out.drains(s, |d, _| d.started.0 as f64 / 1000.0);
+    }),
+    metric(
+        "tidegate_drain_upper_bound_seconds",
+        Kind::Gauge,
+        &["target"],
+        "Until the last session has ended, if nobody clicks again.",
+        |s, out| {
+            out.drains(s, |d, s| if d.state.runs() { d.upper_bound(&s.view, s.now).map_or(0.0, |left| left.as_secs_f64()) } else { 0.0 });
+        },
+    ),
+    metric("tidegate_drains_finished_total", Kind::Counter, &["verdict"], "Drains that are over, by verdict.", |s, out| {
+        for (state, count) in s.finished {
+            out.put(&[state.as_str()], count as f64);
+        }
+    }),
+    metric(
+        "tidegate_requests_total",
+        Kind::Counter,
+        &["app", "release", "backend", "code"],
+        "Exchanges by the class of the status that the client saw; 0xx: none.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                for (class, count) in CODE_CLASSES.into_iter().zip(backend.live.tally.codes()) {
+                    out.put_with(&names, class, count);
+                }
+            }
+        },
+    ),
+    metric(
+        "tidegate_request_duration_seconds",
+        Kind::Histogram,
+        &["app", "release"],
+        "From the head of a request to the last byte of its answer.",
+        |s, out| {
+            for (app, release) in s.releases() {
+                let (counts, sum) = release.tally.histogram();
+                out.put_histogram(&[&app.name, &release.name], &counts, sum);
+            }
+        },
+    ),
+    metric("tidegate_decisions_total", Kind::Counter, &["app", "reason"], "Decisions where a request goes, by reason.", |s, out| {
+        for app in &s.view.apps {
+            for reason in Reason::ALL {
+                out.put(&[&app.name, reason.as_str()], app.tally.decisions(reason) as f64);
+            }
+        }
+    }),
+    metric("tidegate_pins_total", Kind::Counter, &["app", "result"], "Requests by what became of the pin that they carried.", |s, out| {
+        for app in &s.view.apps {
+            for result in PinResult::ALL {
+                out.put(&[&app.name, result.as_str()], app.tally.pins(result) as f64);
+            }
+        }
+    }),
+    metric("tidegate_build_info", Kind::Gauge, &["version"], "Always 1.", |_, out| out.put(&[env!("CARGO_PKG_VERSION")], 1.0)),
+];
+
+/// The table of the manual.
+pub fn metrics_table() -> String {
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for m in METRICS {
+        let labels: Vec<String> = m.labels.iter().map(|label| format!("`{label}`")).collect();
+        table.push_str(&format!("| `{}` | {} | {} | {} |\n", m.name, m.kind.as_str(), labels.join(", "), m.help));
+    }
+    table
+}
+
+/// The exposition of this moment.
+pub fn text(control: &Control) -> String {
+    let scrape = Scrape::new(control);
+    let families: Vec<MetricFamily> = METRICS.iter().map(|m| family(m, &scrape)).filter(|f| !f.get_metric().is_empty()).collect();
+    let mut text = Vec::new();
+    if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
+        log::error!("metrics cannot be written: {error}");
+    }
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn family(described: &Described, scrape: &Scrape) -> MetricFamily {
+    let mut samples = Samples { kind: described.kind, labels: described.labels, metrics: Vec::new() };
+    (described.read)(scrape, &mut samples);
+    let mut family = MetricFamily::default();
+    family.set_name(described.name.to_owned());
+    family.set_help(described.help.to_owned());
+    family.set_field_type(match described.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    family.set_metric(samples.metrics);
+    family
+}
+
+/// What one scrape looks at.
+struct Scrape {
+    view: Arc<View>,
+    now: Time,
+    /// The latest of each target; cancelled and superseded ones are over in every respect.
+    drains: Vec<Drain>,
+    finished: [(DrainState, u64); 3],
+}
+
+impl Scrape {
+    fn new(control: &Control) -> Scrape {
+        let view = control.view();
+        let mut seen = HashSet::new();
+        let mut drains = control.drains();
+        drains.reverse();
+        drains.retain(|d| {
+            let shown = d.state.runs() || (d.state == DrainState::Drained && !d.target.backends(&view).is_empty());
+            seen.insert(d.target.clone()) && shown
+        });
+        drains.reverse();
+        Scrape { view, now: control.now(), drains, finished: control.finished() }
+    }
+
+    fn releases(&self) -> impl Iterator<Item = (&App, &Release)> {
+        self.view.apps.iter().flat_map(|app| app.releases.iter().map(move |release| (&**app, &**release)))
+    }
+
+    fn backends(&self) -> impl Iterator<Item = ([&str; 3], &Backend)> {
+        self.releases()
+            .flat_map(|(app, release)| release.backends.iter().map(move |b| ([&*app.name, &*release.name, b.spec.name.as_str()], &**b)))
+    }
+}
+
+/// The samples of one metric.
+struct Samples {
+    kind: Kind,
+    labels: &'static [&'static str],
+    metrics: Vec<Metric>,
+}
+
+impl Samples {
+    fn put(&mut self, values: &[&str], value: f64) {
+        let mut metric = self.labelled(values);
+        if self.kind == Kind::Counter {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    fn put_with(&mut self, [app, release, backend]: &[&str; 3], last: &str, value: u64) {
+        self.put(&[app, release, backend, last], value as f64);
+    }
+
+    fn each(&mut self, scrape: &Scrape, value: fn(&Backend) -> u64) {
+        for (names, backend) in scrape.backends() {
+            self.put(&names, value(backend) as f64);
+        }
+    }
+
+    fn drains(&mut self, scrape: &Scrape, value: fn(&Drain, &Scrape) -> f64) {
+        for drain in &scrape.drains {
+            self.put(&[&drain.target.to_string()], value(drain, scrape));
+        }
+    }
+
+    fn put_histogram(&mut self, values: &[&str], counts: &[u64], sum: f64) {
+        let mut cumulative = 0;
+        let mut buckets = Vec::new();
+        // Without the last one: the encoder adds `+Inf` itself, and would write ours as `inf`.
+        for (bound, count) in DURATION_BUCKETS_US.into_iter().zip(counts) {
+            cumulative += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound as f64 / 1e6);
+            bucket.set_cumulative_count(cumulative);
+            buckets.push(bucket);
+        }
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(counts.iter().sum());
+        histogram.set_sample_sum(sum);
+        let mut metric = self.labelled(values);
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    fn labelled(&self, values: &[&str]) -> Metric {
+        debug_assert_eq!(self.labels.len(), values.len(), "one value for each of {:?}", self.labels);
+        let pair = |(name, value): (&&str, &&str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        };
+        Metric::from_label(self.labels.iter().zip(values).map(pair).collect())
+    }
+}
+
+fn flag(on: bool) -> f64 {
+    f64::from(u8::from(on))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_of_prometheus() {
+        let mut names = HashSet::new();
+        for m in METRICS {
+            assert!(names.insert(m.name), "{} twice", m.name);
+            assert!(m.name.starts_with("tidegate_") && m.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", m.name);
+            assert_eq!(m.name.ends_with("_total"), m.kind == Kind::Counter, "{}", m.name);
+            assert!(m.help.ends_with('.'), "{}", m.name);
+        }
+        assert!(metrics_table().lines().count() == METRICS.len() + 2);
+    }
+}

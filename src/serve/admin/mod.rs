@@ -1,0 +1,171 @@
+//! The operator's side: API, metrics and health of the process itself, on an address of its own.
+//!
+//! It shares the snapshot with the request path and nothing else, so that a busy proxy can be operated and a busy operator does not
+//! slow the proxy. Every order goes through [`Control`]; nothing here changes a backend, release or session by itself.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`access`](Access) | token and `Host` check |
+//! | `order` | handlers that change something |
+//! | `tell` | handlers that do not |
+//! | `document` | from the snapshot to the shapes of [`crate::api`] |
+//! | [`metrics`] | every metric once |
+
+mod access;
+mod document;
+mod fault;
+mod listen;
+pub mod metrics;
+mod order;
+mod rfc3339;
+mod tell;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use tokio::sync::watch;
+
+use self::fault::Fault;
+use crate::api;
+use crate::model::view::App;
+use crate::serve::control::Control;
+
+pub use access::{Access, Token};
+pub use listen::AdminListener;
+pub use rfc3339::rfc3339;
+
+/// Largest body of an order: a staged release with a thousand backends fits.
+const BODY_MAX: usize = 64 * 1024;
+
+/// Answers what would happen to a request of `app` with that path and those headers (name, value); the app exists.
+pub type Explain = dyn Fn(&str, &str, &[(String, String)]) -> api::ExplainReport + Send + Sync;
+/// Writes the effective configuration as YAML.
+pub type Export = dyn Fn() -> String + Send + Sync;
+
+/// What the handlers work with.
+pub struct Admin {
+    /// The one door to the snapshot.
+    pub control: Arc<Control>,
+    /// Whether `/readyz` says so: false while starting and stopping.
+    pub ready: Arc<AtomicBool>,
+    /// The request path's own view of a request.
+    pub explain: Box<Explain>,
+    /// The configuration's way back to YAML.
+    pub export: Box<Export>,
+    /// True when the process stops: event streams end, idle connections close.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Serves until `admin.stop` says true and the exchanges under way have ended.
+///
+/// # Errors
+/// Accepting failed for good.
+pub async fn serve(listener: AdminListener, access: Access, admin: Arc<Admin>) -> io::Result<()> {
+    let stopped = stopped(admin.stop.clone());
+    let router = router(access, admin);
+    match listener {
+        AdminListener::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+        AdminListener::Unix(listener, _) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) -> () {
+    // A sender that is gone will never say stop; the process is ending anyway.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        log::debug!("the stop signal of the admin address has no sender");
+    }
+}
+
+fn router(access: Access, admin: Arc<Admin>) -> Router {
+    let v1 = Router::new()
+        .route("/status", get(tell::status))
+        .route("/apps/{app}/promote", post(order::promote))
+        .route("/apps/{app}/rollback", post(order::rollback))
+        .route("/apps/{app}/releases", post(order::stage))
+        .route("/apps/{app}/releases/{release}/stop", post(order::stop))
+        .route("/apps/{app}/releases/{release}", delete(order::remove))
+        .route("/apps/{app}/sessions", get(tell::sessions))
+        .route("/drains", get(tell::drains).post(order::drain))
+        .route("/drains/{id}", get(tell::drain).delete(order::cancel))
+        .route("/intent", post(order::intent))
+        .route("/evict", post(order::evict))
+        .route("/explain", post(order::explain))
+        .route("/export", get(tell::export))
+        .route("/events", get(tell::events))
+        .route("/reload", post(order::reload))
+        .route("/upgrade", post(order::upgrade));
+    Router::new()
+        .route("/", get(tell::page))
+        .route("/healthz", get(tell::healthz))
+        .route("/readyz", get(tell::readyz))
+        .route("/metrics", get(tell::prometheus))
+        .nest("/api/v1", v1)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn_with_state(access, guard))
+        .with_state(admin)
+}
+
+/// Before every handler the access check, after it the headers that keep answers out of caches and frames.
+async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let checked = access.check(request.method(), request.uri(), request.headers());
+    let mut response = match checked {
+        Ok(()) => plain_words(next.run(request).await),
+        Err(fault) => fault.into_response(),
+    };
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The framework's own refusals (a body that is too large, a path that is no UTF-8) get our form.
+fn plain_words(response: Response) -> Response {
+    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    match response.status() {
+        status if !status.is_client_error() || json => response,
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes"), "send less: orders are small")
+                .into_response()
+        }
+        status => Fault::new(status, "the request cannot be read", "check path, query and body").into_response(),
+    }
+}
+
+fn unknown_path(uri: Uri) -> impl Future<Output = Response> {
+    let remedy = "the API is below /api/v1/ (see the manual, section Admin API); also /metrics, /healthz, /readyz";
+    let fault = Fault::not_found(format!("there is nothing at {}", uri.path()), remedy);
+    async { fault.into_response() }
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let what = format!("{method} does not work on {}", uri.path());
+    let remedy = "GET asks, POST orders, DELETE cancels or removes: see the manual, section Admin API";
+    Fault::new(StatusCode::METHOD_NOT_ALLOWED, what, remedy).into_response()
+}
+
+fn known_app(admin: &Admin, name: &str) -> Result<Arc<App>, Fault> {
+    let view = admin.control.view();
+    view.app(name).cloned().ok_or_else(|| {
+        let known: Vec<&str> = view.apps.iter().map(|app| &*app.name).collect();
+        Fault::not_found(format!("app '{name}' does not exist"), format!("apps are: {}", known.join(", ")))
+    })
+}

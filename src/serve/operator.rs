@@ -1,0 +1,102 @@
+//! Opens the operator's address on threads of its own: a busy proxy can still be asked how it is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use super::admin::{self, Access, Admin, AdminListener, Token};
+use super::control::Control;
+use super::exchange::explain;
+use crate::api::ExplainReport;
+use crate::config::{AdminAddress, Config, export};
+use crate::model::reason::Reason;
+use crate::model::view::App;
+
+/// Why the operator's address cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The token file.
+    #[error("token file {path}: {source}; make it readable for this user, or set admin.token_file")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The address, or a public one without a token.
+    #[error("{0}")]
+    Address(#[from] io::Error),
+}
+
+/// The operator's address, served.
+pub struct Operator {
+    /// Where; `None` for a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// The file that holds the token.
+    pub token_file: PathBuf,
+    stop: watch::Sender<bool>,
+    threads: Runtime,
+}
+
+impl Operator {
+    /// Opens and serves the admin address of `config`.
+    ///
+    /// # Errors
+    /// [`OperatorError`], naming the file or address.
+    pub fn start(config: &Config, control: Arc<Control>, ready: Arc<AtomicBool>) -> Result<Operator, OperatorError> {
+        let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
+        let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
+        let access = Access::new(&config.admin.address, Some(token))?;
+        let threads = Builder::new_multi_thread().worker_threads(1).thread_name("admin").enable_all().build()?;
+        let listener = threads.block_on(AdminListener::bind(&config.admin.address))?;
+        let address = listener.local_addr();
+        let (stop, stopped) = watch::channel(false);
+        let explained = Arc::clone(&control);
+        let exported = (Arc::clone(&control), config.clone());
+        let admin = Admin {
+            control,
+            ready,
+            explain: Box::new(move |app, target, headers| match explained.view().app(app) {
+                Some(app) => report(app, target, headers, &explained),
+                None => ExplainReport::default(),
+            }),
+            export: Box::new(move || export(&super::present::present(&exported.1, &exported.0.view()))),
+            stop: stopped,
+        };
+        threads.spawn(async move {
+            if let Err(error) = admin::serve(listener, access, Arc::new(admin)).await {
+                log::error!("the admin address is no longer served: {error}");
+            }
+        });
+        match &config.admin.address {
+            AdminAddress::Tcp(asked) => log::info!("admin address http://{}", address.unwrap_or(*asked)),
+            AdminAddress::Unix(path) => log::info!("admin address unix:{}", path.display()),
+        }
+        Ok(Operator { address, token_file, stop, threads })
+    }
+
+    /// Ends it; event streams are closed.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        self.threads.shutdown_background();
+    }
+}
+
+fn report(app: &App, target: &str, headers: &[(String, String)], control: &Control) -> ExplainReport {
+    let found = explain(app, target, headers, control.now());
+    let waits = "its backend is down; it waits for failover_wait, and is then decided anew";
+    ExplainReport {
+        decision: found.decision.to_owned(),
+        backend: found.backend,
+        reason: found.reason.map_or("wait", Reason::as_str).to_owned(),
+        sentence: found.reason.map_or(waits, Reason::sentence).to_owned(),
+        pin: found.pin.as_str().to_owned(),
+        session: found.session.to_owned(),
+        strip: found.strip,
+    }
+}

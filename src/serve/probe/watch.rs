@@ -1,0 +1,211 @@
+//! One backend under watch: probes it again and again, hears of connects that failed, and says what became of it.
+//!
+//! Two sources feed one [`HealthTrack`], the probe's answers and the failures of real traffic; the lock around it is held
+//! while a change is published, so that the last word on the track is the last word in the gate.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
+use pingora_load_balancing::Backend as ProbeTarget;
+use pingora_load_balancing::health_check::HealthCheck;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::check::{BackendProbe, Connectors, answer_of, describe};
+use super::resolver::Resolver;
+use crate::model::admission::Health;
+use crate::model::backend::{Backend, Live};
+use crate::model::balance::mix;
+use crate::model::event::Owner;
+use crate::model::health::{ConnectFailure, HealthTrack, ProbeAnswer};
+use crate::model::ledger::{Ledger, LossCause};
+use crate::model::settings::{BackendSpec, HealthSettings};
+use crate::model::view::App;
+use crate::serve::control::Control;
+
+/// Between the starts of two probes that failed connects asked for: a storm of errors costs four probes a second.
+const EAGER: Duration = Duration::from_millis(250);
+
+/// What is probed, and how.
+#[derive(Clone)]
+pub struct Subject {
+    app: Arc<str>,
+    release: Arc<str>,
+    slot: u32,
+    ledger: Arc<Ledger>,
+    spec: Arc<BackendSpec>,
+    health: HealthSettings,
+}
+
+impl Subject {
+    pub fn new(app: &App, backend: &Backend) -> Subject {
+        Subject {
+            app: Arc::clone(&app.name),
+            release: Arc::clone(&backend.release),
+            slot: backend.slot,
+            ledger: Arc::clone(&app.ledger),
+            spec: Arc::clone(&backend.spec),
+            health: app.settings.health.clone(),
+        }
+    }
+
+    /// As in a TARGET.
+    fn name(&self) -> String {
+        format!("{}/{}/{}", self.app, self.release, self.spec.name)
+    }
+
+    fn probed_alike(&self, other: &Subject) -> bool {
+        self.spec == other.spec && self.health == other.health
+    }
+}
+
+/// A backend under watch.
+pub struct Watch {
+    control: Arc<Control>,
+    live: Arc<Live>,
+    subject: Mutex<Subject>,
+    track: Mutex<HealthTrack>,
+    wake: Notify,
+    probed: watch::Sender<bool>,
+}
+
+impl Watch {
+    /// Goes on from the health that the backend's gate shows.
+    pub fn new(control: Arc<Control>, live: Arc<Live>, subject: Subject) -> Watch {
+        let track = Mutex::new(HealthTrack::resume(live.gate.read().health));
+        Watch { control, live, subject: Mutex::new(subject), track, wake: Notify::new(), probed: watch::Sender::new(false) }
+    }
+
+    /// Other settings or another spec: they count from the next probe, which comes at once.
+    pub fn update(&self, subject: Subject) {
+        let alike = {
+            let mut current = lock(&self.subject);
+            let alike = current.probed_alike(&subject);
+            *current = subject;
+            alike
+        };
+        if !alike {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A connect of real traffic failed: refused and unreachable decide at once, anything else asks for a probe.
+    pub fn connect_failed(&self, kind: ConnectFailure) {
+        self.live.connect_failed();
+        self.learn(kind.as_str(), |track| track.real_connect_failure(kind));
+        self.wake.notify_one();
+    }
+
+    /// Waits for the first probe's answer.
+    pub async fn first_answer(&self) {
+        let mut probed = self.probed.subscribe();
+        drop(probed.wait_for(|probed| *probed).await.expect("the sender lives as long as we do"));
+    }
+
+    /// How long one probe may take.
+    pub fn timeout(&self) -> Duration {
+        lock(&self.subject).health.timeout
+    }
+
+    /// Probes until it is dropped.
+    pub async fn run(self: Arc<Watch>, connectors: Arc<Connectors>, seed: u64) {
+        let mut dice = seed;
+        let mut subject = lock(&self.subject).clone();
+        let mut probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&subject.spec), subject.health.clone());
+        let mut resolver = Resolver::default();
+        let mut instance = None;
+        loop {
+            let now = lock(&self.subject).clone();
+            if !now.probed_alike(&subject) {
+                probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&now.spec), now.health.clone());
+                // The new settings may name another header: its value proves nothing yet.
+                instance = None;
+            }
+            subject = now;
+            let started = Instant::now();
+            self.probe_once(&subject, &probe, &mut resolver).await;
+            self.compare_lives(&subject, &mut instance, probe.instance());
+            let first = !self.probed.send_replace(true);
+            dice = mix(dice);
+            self.rest(started, pause(subject.health.interval, first, dice)).await;
+        }
+    }
+
+    async fn probe_once(&self, subject: &Subject, probe: &BackendProbe, resolver: &mut Resolver) {
+        match resolver.address(&subject.spec.address, &self.live).await {
+            Ok(address) => {
+                let target = ProbeTarget { addr: PeerAddress::Inet(address), weight: 1, ext: http::Extensions::new() };
+                let result = probe.check(&target).await;
+                let words = || describe(&result, subject.health.timeout);
+                self.learn_lazily(words, |track| track.observe(answer_of(&result), &subject.health));
+            }
+            Err(why) => self.learn(&why, |track| track.observe(ProbeAnswer::Unreachable, &subject.health)),
+        }
+    }
+
+    fn compare_lives(&self, subject: &Subject, known: &mut Option<Box<[u8]>>, seen: Option<Box<[u8]>>) {
+        if seen.is_none() || *known == seen {
+            return;
+        }
+        if known.is_some() {
+            self.live.reborn();
+            let lost = subject.ledger.lose(subject.slot, LossCause::Restart, self.control.now());
+            self.control.note(Owner::Health, &subject.name(), format!("restarted, as its instance header proves; {lost} sessions lost"));
+        }
+        *known = seen;
+    }
+
+    /// Until the next probe is due, or a failed connect or a change of settings asks for one.
+    async fn rest(&self, started: Instant, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep_until(started + pause) => {}
+            () = self.wake.notified() => tokio::time::sleep_until(started + EAGER.min(pause)).await,
+        }
+    }
+
+    fn learn(&self, words: &str, fact: impl FnOnce(&mut HealthTrack) -> Option<Health>) {
+        self.learn_lazily(|| words.to_owned(), fact);
+    }
+
+    /// Feeds a fact to the track and publishes what it changes; words are made for a change only.
+    fn learn_lazily(&self, words: impl FnOnce() -> String, fact: impl FnOnce(&mut HealthTrack) -> Option<Health>) {
+        let mut track = lock(&self.track);
+        let Some(health) = fact(&mut track) else { return };
+        if let Some(before) = self.live.observe(health, self.control.now()) {
+            let name = lock(&self.subject).name();
+            self.control.note(Owner::Health, &name, format!("{} -> {}: {}", before.as_str(), health.as_str(), words()));
+        }
+    }
+}
+
+/// From the start of a probe to the start of the next: a tenth more or less than the interval, so that backends drift
+/// apart. The first pause is any part of it, because the first probes all start together.
+fn pause(interval: Duration, first: bool, dice: u64) -> Duration {
+    // 53 bits are what an f64 holds.
+    let chance = (dice >> 11) as f64 / (1_u64 << 53) as f64;
+    interval.mul_f64(if first { 0.1 + 0.9 * chance } else { 0.9 + 0.2 * chance })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_stay_near_the_interval_and_spread() {
+        let interval = Duration::from_secs(2);
+        let check = |first, least: u64, most: u64| {
+            let pauses: Vec<_> = (0..1000).map(|n| pause(interval, first, mix(n))).collect();
+            let (low, high) = (pauses.iter().min().expect("some"), pauses.iter().max().expect("some"));
+            assert!(*low >= Duration::from_millis(least) && *high <= Duration::from_millis(most), "{low:?} {high:?}");
+            let width = Duration::from_millis((most - least) * 9 / 10);
+            assert!(*high - *low > width, "{low:?} {high:?}");
+        };
+        check(true, 200, 2000);
+        check(false, 1800, 2200);
+    }
+}

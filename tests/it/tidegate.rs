@@ -1,0 +1,369 @@
+//! The real binary in a scratch directory of its own, with the handles an operator has: configuration, command line,
+//! admin API, metrics, signals.
+//!
+//! A test writes `apps:` and whatever else it is about; listener, admin address, state directory, grace period and
+//! token file are put before it, each unless the text has that top-level key itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::client::{Browser, Call, Response};
+use crate::process::{Process, Scratch, delay, free_port, wait_until_equal};
+
+/// From start to `/readyz`, on a busy machine.
+const START: Duration = Duration::from_secs(20);
+/// How long anything that a test waits for may take: generous, because passing tests never use it up.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// A running tidegate. Killed on drop.
+pub struct Tidegate {
+    port: u16,
+    admin_port: u16,
+    process: Process,
+    scratch: Scratch,
+}
+
+/// What a command line gave back.
+#[derive(Debug)]
+pub struct CommandResult {
+    /// The exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl CommandResult {
+    /// Panics with all it said unless it ended so.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> CommandResult {
+        assert_eq!(self.code, code, "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// Sessions as the status document counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sessions {
+    /// Engaged and kept alive.
+    pub live: u64,
+    /// Born, and not sent back yet.
+    pub unconfirmed: u64,
+}
+
+impl Tidegate {
+    /// Starts it and waits until it is ready. Panics with its log when it does not get there.
+    pub fn start(yaml: &str) -> Tidegate {
+        let mut refusals = 0;
+        loop {
+            match Tidegate::try_start(yaml) {
+                Ok(started) => return started,
+                // Somebody else took a port since it was free: the one reason to try again.
+                Err(log) if log.contains("in use") && refusals < 3 => refusals += 1,
+                Err(log) => panic!("tidegate did not get ready\n{log}"),
+            }
+        }
+    }
+
+    fn try_start(yaml: &str) -> Result<Tidegate, String> {
+        let scratch = Scratch::new("tidegate");
+        let (port, admin_port) = (free_port(), free_port());
+        scratch.write("tidegate.yaml", &whole_config(&scratch, yaml, port, admin_port));
+        let process = launch(&scratch);
+        let mut started = Tidegate { port, admin_port, process, scratch };
+        if started.becomes_ready() { Ok(started) } else { Err(started.process.log_tail()) }
+    }
+
+    fn becomes_ready(&mut self) -> bool {
+        let deadline = Instant::now() + START;
+        while self.process.ended().is_none() && Instant::now() < deadline {
+            let answer = Browser::new(self.admin_port).send(Call::get("/readyz"));
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                return true;
+            }
+            delay(Duration::from_millis(20));
+        }
+        false
+    }
+
+    /// The listener's port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A fresh browser before it.
+    pub fn browser(&self) -> Browser {
+        Browser::new(self.port)
+    }
+
+    /// Replaces the configuration file; nothing happens before a reload.
+    pub fn write_config(&self, yaml: &str) {
+        let text = whole_config(&self.scratch, yaml, self.port, self.admin_port);
+        self.scratch.write("tidegate.yaml", &text);
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process.terminate(Duration::from_secs(40))
+    }
+
+    /// A new process with the same file, ports and state directory. The old one must have ended.
+    pub fn start_again(&mut self) {
+        assert!(self.process.ended().is_some(), "the old process still runs");
+        self.process = launch(&self.scratch);
+        assert!(self.becomes_ready(), "not ready again\n{}", self.process.log_tail());
+    }
+
+    /// SIGKILL, as a crash.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Any signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// The process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Runs a command against the admin address, to its end.
+    pub fn cli(&self, arguments: &[&str]) -> CommandResult {
+        let mut command = self.command(arguments);
+        let output = command.output().expect("the binary runs");
+        CommandResult {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Starts a command that waits; its output goes to a log that failures show.
+    pub fn cli_in_background(&self, name: &str, arguments: &[&str]) -> Process {
+        let log = self.scratch.path().join(format!("{name}.log"));
+        Process::start(name, self.command(arguments), &log)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(arguments)
+            .arg("--admin")
+            .arg(format!("http://127.0.0.1:{}", self.admin_port))
+            .arg("--token-file")
+            .arg(self.scratch.path().join("token"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// GET from the admin API; panics unless the answer is 200 and JSON.
+    #[track_caller]
+    pub fn admin_get(&self, path: &str) -> Value {
+        let answer = self.admin(Call::get(path)).expect_status(200);
+        json(&answer)
+    }
+
+    /// POST to the admin API.
+    #[track_caller]
+    pub fn admin_post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let call = Call::post(path, body.to_string()).field("Content-Type", "application/json");
+        let answer = self.admin(call);
+        (answer.status, json(&answer))
+    }
+
+    /// Any call to the admin address, with the token.
+    #[track_caller]
+    pub fn admin(&self, call: Call) -> Response {
+        let token = std::fs::read_to_string(self.scratch.path().join("token"));
+        let token = token.expect("tidegate made its token file at the first start");
+        let call = call.field("Authorization", &format!("Bearer {}", token.trim()));
+        Browser::new(self.admin_port).with_host("127.0.0.1").send_or_panic(call)
+    }
+
+    /// `/metrics`, parsed.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.admin(Call::get("/metrics")).expect_status(200).text())
+    }
+
+    /// The status document of an app.
+    #[track_caller]
+    pub fn status(&self, app: &str) -> Value {
+        let status = self.admin_get("/api/v1/status");
+        let found = status["apps"][app].clone();
+        assert!(found.is_object(), "no app {app} in {status}");
+        found
+    }
+
+    /// The state of a release.
+    #[track_caller]
+    pub fn release_state(&self, app: &str, release: &str) -> String {
+        let status = self.status(app);
+        let state = status["releases"][release]["state"].as_str();
+        state.unwrap_or_else(|| panic!("no state of {release} in {status}")).to_owned()
+    }
+
+    /// The counts of a release.
+    #[track_caller]
+    pub fn sessions(&self, app: &str, release: &str) -> Sessions {
+        let status = self.status(app);
+        let sessions = &status["releases"][release]["sessions"];
+        let number = |kind: &str| {
+            let number = sessions[kind].as_u64();
+            number.unwrap_or_else(|| panic!("no {kind} sessions of {release} in {status}"))
+        };
+        let (live, unconfirmed) = (number("live"), number("unconfirmed"));
+        assert_eq!(live, number("engaged") + number("kept_alive"), "{status}");
+        Sessions { live, unconfirmed }
+    }
+
+    /// A field of a backend: `admission`, `health`, `intent`.
+    #[track_caller]
+    pub fn backend(&self, app: &str, release: &str, backend: &str, field: &str) -> String {
+        let status = self.status(app);
+        let value = status["releases"][release]["backends"][backend][field].as_str();
+        value.unwrap_or_else(|| panic!("no {field} of {backend} in {status}")).to_owned()
+    }
+
+    /// Waits for a release's state.
+    #[track_caller]
+    pub fn wait_for_state(&self, app: &str, release: &str, state: &str) {
+        let what = format!("{app}/{release} is {state}");
+        wait_until_equal(&what, SOON, &state.to_owned(), || self.release_state(app, release));
+    }
+
+    /// Waits for a release's counts.
+    #[track_caller]
+    pub fn wait_for_sessions(&self, app: &str, release: &str, live: u64, unconfirmed: u64) {
+        let expected = Sessions { live, unconfirmed };
+        let what = format!("{app}/{release} has these sessions");
+        wait_until_equal(&what, SOON, &expected, || self.sessions(app, release));
+    }
+
+    /// Waits for a field of a backend.
+    #[track_caller]
+    pub fn wait_for_backend(&self, app: &str, release: &str, backend: &str, field: &str, value: &str) {
+        let what = format!("{field} of {app}/{release}/{backend} is {value}");
+        wait_until_equal(&what, SOON, &value.to_owned(), || self.backend(app, release, backend, field));
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        self.process.wait(SOON)
+    }
+}
+
+/// Runs `tidegate check` on exactly this text.
+pub fn check(yaml: &str) -> CommandResult {
+    let scratch = Scratch::new("check");
+    let file = scratch.write("tidegate.yaml", yaml);
+    let mut command = Command::new(binary());
+    let output = command.arg("check").arg("-c").arg(file).output();
+    let output = output.expect("the binary runs");
+    CommandResult {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The binary of this build, or the one that `TIDEGATE_BINARY` names: a release build, an installed package.
+fn binary() -> PathBuf {
+    std::env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into()).into()
+}
+
+fn launch(scratch: &Scratch) -> Process {
+    let mut command = Command::new(binary());
+    command
+        .args(["run", "-c"])
+        .arg(scratch.path().join("tidegate.yaml"))
+        .current_dir(scratch.path())
+        .env("RUST_LOG", "info")
+        .env("RUST_BACKTRACE", "1");
+    Process::start("tidegate", command, &scratch.path().join("tidegate.log"))
+}
+
+fn whole_config(scratch: &Scratch, yaml: &str, port: u16, admin_port: u16) -> String {
+    let folder = scratch.path().display();
+    let ours = [
+        ("server", "{grace_period: 5s, threads: 2}".to_owned()),
+        ("listeners", format!("[{{address: \"127.0.0.1:{port}\"}}]")),
+        ("admin", format!("{{address: \"127.0.0.1:{admin_port}\", token_file: {folder}/token}}")),
+        ("state", format!("{{directory: {folder}/state}}")),
+    ];
+    let mut text = String::new();
+    for (key, value) in ours {
+        if !yaml.lines().any(|line| line.starts_with(&format!("{key}:"))) {
+            text += &format!("{key}: {value}\n");
+        }
+    }
+    text + yaml
+}
+
+#[track_caller]
+fn json(answer: &Response) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}\n{}", answer.head.raw, answer.text()))
+}
+
+/// A parsed `/metrics` page: the value of each series.
+#[derive(Debug, Default)]
+pub struct Metrics(BTreeMap<Series, f64>);
+
+/// Name and labels.
+type Series = (String, BTreeMap<String, String>);
+
+impl Metrics {
+    fn parse(text: &str) -> Metrics {
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Metrics(lines.filter_map(parse_series).collect())
+    }
+
+    /// The sum over all series of that name (with its prefix) that have these labels among theirs; 0 if there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let series =
+            self.0.iter().filter(|((n, has), _)| n == name && labels.iter().all(|(key, value)| has.get(*key).is_some_and(|v| v == value)));
+        series.map(|(_, value)| value).sum()
+    }
+
+    /// Is there any series of that name?
+    pub fn has(&self, name: &str) -> bool {
+        self.0.keys().any(|(n, _)| n == name)
+    }
+}
+
+fn parse_series(line: &str) -> Option<(Series, f64)> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let value = value.parse().ok()?;
+    let Some((name, labels)) = series.split_once('{') else {
+        return Some(((series.to_owned(), BTreeMap::new()), value));
+    };
+    // Our label values never hold a quote or a comma: names, codes and reasons only.
+    let labels = labels.trim_end_matches('}').split(',').filter_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        Some((key.to_owned(), value.trim_matches('"').to_owned()))
+    });
+    Some(((name.to_owned(), labels.collect()), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metrics_page_is_summed_over_the_labels_that_are_not_named() {
+        let page = "# TYPE a counter\na{x=\"1\",y=\"2\"} 3\na{x=\"1\",y=\"3\"} 4\nb 5\n";
+        let metrics = Metrics::parse(page);
+        assert_eq!(metrics.sum("a", &[("x", "1")]), 7.0);
+        assert_eq!(metrics.sum("a", &[("y", "3")]), 4.0);
+        assert_eq!(metrics.sum("a", &[("z", "3")]), 0.0);
+        assert_eq!(metrics.sum("b", &[]), 5.0);
+        assert!(!metrics.has("c"));
+    }
+}
