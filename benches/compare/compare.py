@@ -68,15 +68,25 @@ def say(*words):
     print(*words, file=sys.stderr, flush=True)
 
 
-class Process:
-    """A started program with all its children, tied to one core. It leads a session of its own: this is how its children are found."""
+def launch(command, core, nice, **options):
+    """A program tied to one core, leading a session of its own. The kernel weighs sessions first (autogroup), so these are niced too."""
+    def place():
+        os.sched_setaffinity(0, {core})
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+            with contextlib.suppress(OSError):
+                pathlib.Path("/proc/self/autogroup").write_text(str(nice))
 
-    def __init__(self, name, command, core, run):
-        self.name, self.log = name, run / f"{name}.log"
+    return subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=place, **options)
+
+
+class Process:
+    """A started program with all its children. They are found by the session it leads."""
+
+    def __init__(self, name, command, core, bench):
+        self.name, self.log = name, bench.run / f"{name}.log"
         with open(self.log, "wb") as log:
-            self.child = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=run,
-                start_new_session=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+            self.child = launch(command, core, bench.nice, stdout=log, stderr=log, cwd=bench.run)
 
     def stats(self):
         """(pid, fields of /proc/PID/stat from the state on) of each process."""
@@ -135,7 +145,7 @@ class Peer:
         if self.conf:
             places["conf"] = bench.run / self.conf
             places["conf"].write_text((HERE / "conf" / self.conf).read_text() % places)
-        self.process = Process(self.name, [found] + [word % places for word in self.arguments], bench.proxy_core, bench.run)
+        self.process = Process(self.name, [found] + [word % places for word in self.arguments], bench.proxy_core, bench)
         bench.processes.append(self.process)
         self.process.wait_for(self.address)
         self.prove()
@@ -176,12 +186,13 @@ class Bench:
     run: pathlib.Path
     proxy_core: int
     load_core: int
+    nice: int
     backends: list = dataclasses.field(default_factory=list)
     processes: list = dataclasses.field(default_factory=list)
 
     def start_origin(self):
         self.backends = [free_address() for _ in BACKENDS]
-        origin = Process("origin", [CRATE_BINARIES / "origin"] + ["%s:%d" % a for a in self.backends], self.load_core, self.run)
+        origin = Process("origin", [CRATE_BINARIES / "origin"] + ["%s:%d" % a for a in self.backends], self.load_core, self)
         self.processes.append(origin)
         for address in self.backends:
             origin.wait_for(address)
@@ -190,13 +201,14 @@ class Bench:
         """One wrk run: user and system microseconds per request, requests per second, failures."""
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "5s", "-s", HERE / "conf" / "load.lua",
                    "http://%s:%d" % peer.address, "--", workload.method, workload.path, workload.body_bytes]
+        command += peer.visitors if workload.known_visitors else []
         before = peer.process.cpu_seconds()
-        wrk = subprocess.run([str(word) for word in command + (peer.visitors if workload.known_visitors else [])], text=True,
-                             capture_output=True, preexec_fn=lambda: os.sched_setaffinity(0, {self.load_core}))
+        wrk = launch(command, self.load_core, self.nice, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = wrk.communicate()[0]
         user, system = (after - start for after, start in zip(peer.process.cpu_seconds(), before))
-        found = [line for line in wrk.stdout.splitlines() if line.startswith("RESULT ")]
+        found = [line for line in said.splitlines() if line.startswith("RESULT ")]
         if peer.process.child.poll() is not None or not found:
-            raise Unusable(f"{peer.name} or wrk failed: {wrk.stderr.strip()}\n{peer.process.log_end()}")
+            raise Unusable(f"{peer.name} or wrk failed: {said.strip()}\n{peer.process.log_end()}")
         result = json.loads(found[0].removeprefix("RESULT "))
         # wrk counts answers of status 400 and above as requests; they are failures too
         completed = max(result["requests"] - result["failed"], 1)
@@ -344,6 +356,7 @@ def arguments():
     parser.add_argument("--workloads", default=",".join(known_workloads), help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=int, default=4, help="of load, per round and peer; default: %(default)s")
+    parser.add_argument("--nice", type=int, default=0, help="of proxies, backends and load alike; root on a busy machine: -15")
     parser.add_argument("--tidegate", default=str(PROJECT / "target" / "release" / "tidegate"), help="its binary; default: target/release/tidegate")
     parser.add_argument("--json", action="store_true", help="every single result as one JSON document instead of the tables")
     options = parser.parse_args()
@@ -370,13 +383,15 @@ def main():
     build_crate()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="tidegate-compare-") as run:
-        bench = Bench(pathlib.Path(run), proxy_core=cores[1], load_core=cores[0])
+        bench = Bench(pathlib.Path(run), proxy_core=cores[1], load_core=cores[0], nice=options.nice)
         os.sched_setaffinity(0, {bench.load_core})
         try:
             bench.start_origin()
             available = peers(options.tidegate)
             ready = start_all(bench, [available[name] for name in options.peers])
-            results = measure(bench, ready, options.workloads, options.rounds, options.seconds) if ready else {}
+            if not ready:
+                raise Unusable("nobody is left to be measured")
+            results = measure(bench, ready, options.workloads, options.rounds, options.seconds)
         finally:
             for process in bench.processes:
                 process.stop()
