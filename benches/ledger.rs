@@ -20,8 +20,10 @@ const ROUNDS: u64 = 5;
 const EPOCH: Time = Time::from_secs(1_700_000_000);
 
 fn main() {
-    weigh(1_000_000);
-    let mut sizes = vec![1_000, 10_000, 100_000, 1_000_000];
+    // `cargo test --all-targets` runs this too, without the argument and without optimisation.
+    let measuring = std::env::args().any(|argument| argument == "--bench");
+    weigh(if measuring { 1_000_000 } else { 10_000 });
+    let mut sizes = if measuring { vec![1_000, 10_000, 100_000, 1_000_000] } else { vec![1_000] };
     if std::env::var_os("TIDEGATE_BENCH_TEN_MILLION").is_some() {
         sizes.push(10_000_000);
     }
@@ -34,8 +36,8 @@ fn main() {
     for sessions in sizes {
         let [b, c, d, e, f, g] = measure(sessions);
         println!("{sessions:>10} {b:>17.0} {c:>14.0} {d:>7.0} {e:>7.0} {f:>14.1} {g:>15.0}");
-        let [b0, c0, d0, e0, g0] = *first.get_or_insert([b, c, d, e, g]);
-        println!("{:>10} {:>17.2} {:>14.2} {:>7.2} {:>7.2} {:>14} {:>15.2}", "x 10^3", b / b0, c / c0, d / d0, e / e0, "", g / g0);
+        let [b0, c0, d0, e0] = *first.get_or_insert([b, c, d, e]);
+        println!("{:>10} {:>17.2} {:>14.2} {:>7.2} {:>7.2}", "x 10^3", b / b0, c / c0, d / d0, e / e0);
     }
 }
 
@@ -70,7 +72,8 @@ fn populated(sessions: u64) -> (Ledger, Time) {
 }
 
 /// Nanoseconds of an exchange, a miss, a birth and a rotation; microseconds of a sweep in which nobody ends; nanoseconds
-/// per session of the sweeps in which everybody is disengaged, ends and is forgotten.
+/// per session of the sweeps in which everybody is disengaged, ends and is forgotten (a small ledger pays mostly for the
+/// hundred minutes in between).
 fn measure(sessions: u64) -> [f64; 6] {
     let (ledger, mut now) = populated(sessions);
     let mut dice = 88_172_645_463_325_252;

@@ -1,5 +1,6 @@
 //! The commands that talk to a running process: each is one call of the API.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -22,17 +23,19 @@ const REFRESH: Duration = Duration::from_secs(1);
 const REFRESH_UNWATCHED: Duration = Duration::from_secs(60);
 
 /// Whom to ask, and how to answer.
-pub struct Operator {
+struct Operator {
     clients: Vec<Client>,
     json: bool,
+    /// Standard output.
+    out: RefCell<Box<dyn Write>>,
 }
 
-/// Does what `command` says; answers the exit code.
+/// Does what `command` says and writes the answer to `out`; returns the exit code.
 ///
 /// # Errors
 /// Whatever is to be told on standard error, with its exit code.
-pub async fn act(ask: &Ask, command: Command) -> Result<u8, Failure> {
-    let operator = Operator { clients: Client::all(ask)?, json: ask.json };
+pub async fn act(ask: &Ask, command: Command, out: Box<dyn Write>) -> Result<u8, Failure> {
+    let operator = Operator { clients: Client::all(ask)?, json: ask.json, out: RefCell::new(out) };
     operator.act(command).await
 }
 
@@ -277,7 +280,7 @@ impl Operator {
 
     /// A reader that has seen enough (`| head`) is no error.
     fn print(&self, text: &str) -> Result<u8, Failure> {
-        let mut out = std::io::stdout().lock();
+        let mut out = self.out.borrow_mut();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Ok(()) => Ok(0),
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure { exit: 0, ..Failure::error("") }),

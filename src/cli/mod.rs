@@ -8,6 +8,8 @@ pub mod args;
 mod client;
 mod process;
 mod screen;
+#[cfg(test)]
+mod tests;
 pub mod wait;
 
 use std::process::ExitCode;
@@ -63,12 +65,12 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(file) => process::run(&file.config),
         Command::Check(file) => process::check(&file.config, cli.ask.json),
-        Command::Demo { keep } => process::demo(keep),
+        Command::Demo { keep } => return crate::demo::run(keep),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime
                 .map_err(|error| Failure::error(format!("no runtime: {error}")))
-                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command)))
+                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command, Box::new(std::io::stdout()))))
         }
     };
     match done {

@@ -40,19 +40,14 @@ const MODES: [Mode; 4] = [
 ];
 
 const fn mode(name: &'static str, pin: &'static str, path: &'static str, cookies: bool) -> Mode {
-    Mode {
-        name,
-        pin,
-        context: Context { path, cookies },
-    }
+    Mode { name, pin, context: Context { path, cookies } }
 }
 
 #[test]
 fn a_release_is_deployed_and_no_user_loses_a_session() {
     let contexts = MODES.map(|mode| mode.context);
     let specs = [("v1", "a1"), ("v1", "a2"), ("v2", "b1")];
-    let specs =
-        specs.map(|(release, name)| TomcatSpec::new(release, name).with_contexts(&contexts));
+    let specs = specs.map(|(release, name)| TomcatSpec::new(release, name).with_contexts(&contexts));
     let tomcats = Tomcat::start_all(specs);
     std::thread::scope(|scope| {
         for mode in &MODES {
@@ -85,78 +80,45 @@ fn deploy(mode: &Mode, tomcats: &[Tomcat]) {
     newcomers_are_on_v2(mode, &tidegate);
     let crawlers = mode.crawlers();
     let of_v1 = || tomcats[0].manager_sessions(path) + tomcats[1].manager_sessions(path);
-    assert_eq!(
-        of_v1(),
-        USERS + crawlers,
-        "{}: sessions on the old Tomcats",
-        mode.name
-    );
-    wait_until_equal("v1 is counted as Tomcat counts", AT_ONCE, &of_v1(), || {
-        counted("v1")
-    });
+    assert_eq!(of_v1(), USERS + crawlers, "{}: sessions on the old Tomcats", mode.name);
+    wait_until_equal("v1 is counted as Tomcat counts", AT_ONCE, &of_v1(), || counted("v1"));
     let of_v2 = tomcats[2].manager_sessions(path);
-    assert_eq!(
-        of_v2, NEW_USERS,
-        "{}: sessions on the new Tomcat",
-        mode.name
-    );
-    wait_until_equal("v2 is counted as Tomcat counts", AT_ONCE, &of_v2, || {
-        counted("v2")
-    });
+    assert_eq!(of_v2, NEW_USERS, "{}: sessions on the new Tomcat", mode.name);
+    wait_until_equal("v2 is counted as Tomcat counts", AT_ONCE, &of_v2, || counted("v2"));
     assert_eq!(tidegate.release_state("shop", "v1"), "draining");
 
     for user in &mut users {
         user.log_out();
     }
-    wait_until_equal("v1 is drained", DRAINS, &"drained".to_owned(), || {
-        tidegate.release_state("shop", "v1")
-    });
+    wait_until_equal("v1 is drained", DRAINS, &"drained".to_owned(), || tidegate.release_state("shop", "v1"));
     assert_eq!(counted("v1"), 0);
     assert_eq!(of_v1(), crawlers, "{}: only crawlers are left", mode.name);
     if mode.context.cookies {
         let labels = [("release", "v1"), ("reason", "logout")];
-        let ended = tidegate
-            .metrics()
-            .sum("tidegate_sessions_ended_total", &labels);
+        let ended = tidegate.metrics().sum("tidegate_sessions_ended_total", &labels);
         assert_eq!(ended as usize, USERS, "{}: ended by logout", mode.name);
     }
     let returned = users[0].browser.get(&format!("{path}/index.jsp"));
-    assert_eq!(
-        returned.word("release"),
-        "v2",
-        "{}: after the logout",
-        mode.name
-    );
+    assert_eq!(returned.word("release"), "v2", "{}: after the logout", mode.name);
 }
 
 /// Opens all sessions, promotes v2 while everybody clicks, and gives the users back when each has clicked on.
 fn click_through_a_promotion<'m>(mode: &'m Mode, tidegate: &Tidegate) -> Vec<User<'m>> {
-    let (clicks, rounds, enough) = (
-        AtomicUsize::new(0),
-        std::array::from_fn::<AtomicUsize, THREADS, _>(|_| AtomicUsize::new(0)),
-        AtomicBool::new(false),
-    );
+    let (clicks, rounds, enough) =
+        (AtomicUsize::new(0), std::array::from_fn::<AtomicUsize, THREADS, _>(|_| AtomicUsize::new(0)), AtomicBool::new(false));
     let everybody_clicked = |what: &str| {
         let before: Vec<usize> = rounds.iter().map(|r| r.load(Ordering::SeqCst)).collect();
-        wait_for(
-            &format!("{}: {what}", mode.name),
-            Duration::from_secs(60),
-            || {
-                // Two more rounds: the one under way may have begun before.
-                rounds
-                    .iter()
-                    .zip(&before)
-                    .all(|(r, b)| r.load(Ordering::SeqCst) >= b + 2)
-            },
-        );
+        wait_for(&format!("{}: {what}", mode.name), Duration::from_secs(60), || {
+            // Two more rounds: the one under way may have begun before.
+            rounds.iter().zip(&before).all(|(r, b)| r.load(Ordering::SeqCst) >= b + 2)
+        });
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|at| {
                 let (clicks, rounds, enough) = (&clicks, &rounds[at], &enough);
                 scope.spawn(move || {
-                    let users =
-                        (0..USERS / THREADS).map(|n| User::open(mode, tidegate, n % 2 == 0));
+                    let users = (0..USERS / THREADS).map(|n| User::open(mode, tidegate, n % 2 == 0));
                     let mut users: Vec<User> = users.collect();
                     while !enough.load(Ordering::SeqCst) && users.iter().all(|u| u.lost.is_none()) {
                         for user in &mut users {
@@ -181,30 +143,16 @@ fn click_through_a_promotion<'m>(mode: &'m Mode, tidegate: &Tidegate) -> Vec<Use
         tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
         everybody_clicked("everybody clicks on after the promotion");
         let after = clicks.load(Ordering::SeqCst);
-        assert!(
-            after > before,
-            "{}: nobody clicked during the promotion",
-            mode.name
-        );
+        assert!(after > before, "{}: nobody clicked during the promotion", mode.name);
         enough.store(true, Ordering::SeqCst);
-        let users: Vec<User> = threads
-            .into_iter()
-            .flat_map(|t| t.join().unwrap())
-            .collect();
+        let users: Vec<User> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
         let lost: Vec<&String> = users.iter().filter_map(|user| user.lost.as_ref()).collect();
         let (name, count, some) = (mode.name, lost.len(), &lost[..lost.len().min(5)]);
-        assert!(
-            lost.is_empty(),
-            "{name}: {count} users lost, for instance {some:#?}"
-        );
+        assert!(lost.is_empty(), "{name}: {count} users lost, for instance {some:#?}");
         assert_eq!(users.len(), USERS);
         let at = |name: &str| users.iter().filter(|user| user.backend == name).count();
         let (a1, a2) = (at("a1"), at("a2"));
-        assert!(
-            a1 >= USERS / 4 && a2 >= USERS / 4,
-            "{}: spread {a1} to {a2}",
-            mode.name
-        );
+        assert!(a1 >= USERS / 4 && a2 >= USERS / 4, "{}: spread {a1} to {a2}", mode.name);
         users
     })
 }
@@ -214,11 +162,7 @@ fn newcomers_are_on_v2(mode: &Mode, tidegate: &Tidegate) {
         let mut user = User::open(mode, tidegate, false);
         user.click();
         user.click();
-        assert_eq!(
-            user.backend, "b1",
-            "{}: a new user is on the old release",
-            mode.name
-        );
+        assert_eq!(user.backend, "b1", "{}: a new user is on the old release", mode.name);
         assert_eq!(user.lost, None, "{}: a new user", mode.name);
     }
 }
@@ -226,11 +170,7 @@ fn newcomers_are_on_v2(mode: &Mode, tidegate: &Tidegate) {
 impl Mode {
     /// Without cookies a session is seen late: the least sessions say nothing about a rush of new users.
     fn balance(&self) -> &'static str {
-        if self.context.cookies {
-            "least_sessions"
-        } else {
-            "round_robin"
-        }
+        if self.context.cookies { "least_sessions" } else { "round_robin" }
     }
 
     /// None in the cookieless mode: there nothing tells tidegate of a session before its id is used.
@@ -252,24 +192,11 @@ struct User<'m> {
 
 impl<'m> User<'m> {
     fn open(mode: &'m Mode, tidegate: &Tidegate, logs_in: bool) -> User<'m> {
-        let mut user = User {
-            mode,
-            browser: tidegate.browser(),
-            suffix: String::new(),
-            backend: String::new(),
-            counter: 0,
-            lost: None,
-        };
+        let mut user = User { mode, browser: tidegate.browser(), suffix: String::new(), backend: String::new(), counter: 0, lost: None };
         if !mode.context.cookies {
-            let link = user
-                .browser
-                .get(&user.page("link"))
-                .expect_status(200)
-                .text();
+            let link = user.browser.get(&user.page("link")).expect_status(200).text();
             let id = link.trim().strip_prefix("index.jsp");
-            user.suffix = id
-                .unwrap_or_else(|| panic!("not a link: {link}"))
-                .to_owned();
+            user.suffix = id.unwrap_or_else(|| panic!("not a link: {link}")).to_owned();
         }
         let answer = user.browser.get(&user.page("index")).expect_status(200);
         user.counter = 1;
@@ -290,16 +217,8 @@ impl<'m> User<'m> {
     fn click(&mut self) {
         self.counter += 1;
         let answer = self.browser.get(&self.page("index"));
-        let seen = (
-            answer.status,
-            answer.value("backend"),
-            answer.value("counter"),
-        );
-        let expected = (
-            200,
-            Some(self.backend.clone()),
-            Some(self.counter.to_string()),
-        );
+        let seen = (answer.status, answer.value("backend"), answer.value("counter"));
+        let expected = (200, Some(self.backend.clone()), Some(self.counter.to_string()));
         if seen != expected && self.lost.is_none() {
             self.lost = Some(format!("expected {expected:?}, got {seen:?}"));
         }
@@ -311,12 +230,7 @@ impl<'m> User<'m> {
     fn log_out(&mut self) {
         let page = self.page("logout");
         self.browser.get(&page).expect_status(200);
-        assert_eq!(
-            self.browser.cookie("JSESSIONID"),
-            None,
-            "{}",
-            self.mode.name
-        );
+        assert_eq!(self.browser.cookie("JSESSIONID"), None, "{}", self.mode.name);
         self.suffix.clear();
     }
 }

@@ -61,9 +61,7 @@ fn keep_clicking_until_v1_has(tidegate: &Tidegate, keeper: &mut Browser, live: u
 /// The `Cookie` field of the last request that a backend got for that path; empty without one.
 fn cookie_received(origin: &Origin, path: &str) -> String {
     let requests = origin.requests_to(path);
-    let last = requests
-        .last()
-        .unwrap_or_else(|| panic!("no request for {path} arrived"));
+    let last = requests.last().unwrap_or_else(|| panic!("no request for {path} arrived"));
     let fields: Vec<&str> = last.head.fields_named("cookie").collect();
     assert!(fields.len() <= 1, "several Cookie fields: {fields:?}");
     fields.concat()

@@ -20,7 +20,7 @@ mod order;
 mod rfc3339;
 mod tell;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::future::Future;
 use std::io;

@@ -1,5 +1,6 @@
 //! The admin port as its users meet it: real sockets, a real `Control`, no proxy.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::model::settings::{Address, AppSpec, BackendSpec, Current, Match, Prot
 use crate::serve::clock::Clock;
 use crate::serve::control::DrainOrder;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// The token of every [`Port`].
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn release(name: &str, backends: &[(&str, u16)]) -> ReleaseSpec {
     let backend = |(name, port): &(&str, u16)| BackendSpec {
@@ -35,12 +37,14 @@ fn release(name: &str, backends: &[(&str, u16)]) -> ReleaseSpec {
     ReleaseSpec { name: name.to_owned(), path: None, backends: backends.iter().map(backend).collect() }
 }
 
-fn loaded_control() -> Arc<Control> {
+fn loaded_control(idle_timeout: Duration) -> Arc<Control> {
     let control = Control::new(Clock::start());
+    let mut settings = Settings::default();
+    settings.session.idle_timeout = idle_timeout;
     let spec = AppSpec {
         name: "shop".to_owned(),
         matches: vec![Match { host: None, path: "/".to_owned() }],
-        settings: Settings::default(),
+        settings,
         current: Current::Release("v41".to_owned()),
         releases: vec![release("v41", &[("a1", 8081), ("a2", 8082)]), release("v42", &[("b1", 9081)])],
     };
@@ -57,15 +61,14 @@ fn up(control: &Control, releases: &[&str]) {
     }
 }
 
-struct Port {
-    address: SocketAddr,
-    control: Arc<Control>,
+/// An admin port with an app `shop`: v41 (a1, a2) is current, v42 (b1) drains.
+pub(crate) struct Port {
+    pub(crate) address: SocketAddr,
+    pub(crate) control: Arc<Control>,
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     served: tokio::task::JoinHandle<io::Result<()>>,
 }
-
-use std::net::SocketAddr;
 
 fn admin(control: &Arc<Control>) -> (Arc<Admin>, watch::Sender<bool>) {
     let (stop, stopped) = watch::channel(false);
@@ -87,7 +90,12 @@ fn admin(control: &Arc<Control>) -> (Arc<Admin>, watch::Sender<bool>) {
 
 /// Serves on a free loopback port, by the rules of `as_address`.
 async fn port(as_address: &str) -> Port {
-    let control = loaded_control();
+    port_with(as_address, Duration::from_secs(1800)).await
+}
+
+/// As [`port`], with sessions that end after this silence.
+pub(crate) async fn port_with(as_address: &str, idle_timeout: Duration) -> Port {
+    let control = loaded_control(idle_timeout);
     let (admin, stop) = admin(&control);
     let ready = Arc::clone(&admin.ready);
     let rules = AdminAddress::Tcp(as_address.parse().unwrap());
@@ -146,7 +154,8 @@ impl Port {
         value
     }
 
-    fn open_session(&self, release: &str, backend: &str, id: &[u8]) {
+    /// A confirmed session on that backend.
+    pub(crate) fn open_session(&self, release: &str, backend: &str, id: &[u8]) {
         let view = self.control.view();
         let app = view.app("shop").unwrap();
         let slot = app.slot(release, backend).unwrap();
@@ -405,7 +414,7 @@ async fn a_unix_socket_is_for_its_owner_and_takes_the_place_of_a_dead_one() {
     // What a crash leaves behind.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let address = AdminAddress::Unix(path.clone());
-    let control = loaded_control();
+    let control = loaded_control(Duration::from_secs(1800));
     let (admin, stop) = admin(&control);
     let access = Access::new(&address, Some(Token::from_text(SECRET))).unwrap();
     let listener = AdminListener::bind(&address).await.unwrap();

@@ -323,7 +323,7 @@ fn hear_out(tcp: &TcpStream) {
     let Ok(runtime) = Handle::try_current() else {
         return; // the process is going down
     };
-    let copied = tcp.as_fd().try_clone_to_owned().map_err(Into::into);
+    let copied = tcp.as_fd().try_clone_to_owned();
     match copied.and_then(|fd| TcpStream::from_std(fd.into())) {
         Ok(mut copy) => {
             let mut nowhere = tokio::io::sink();

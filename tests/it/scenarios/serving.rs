@@ -19,23 +19,10 @@ fn a_restart_under_the_same_name_gives_the_new_id_on_the_first_response() {
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         let answer = user.get("/").expect_status(200);
         assert_eq!(answer.word("session"), "new", "{pin}");
-        assert_eq!(
-            answer.set_cookies("JSESSIONID").len(),
-            1,
-            "{pin}: {}",
-            answer.head.raw
-        );
-        assert_ne!(
-            user.cookie("JSESSIONID"),
-            before,
-            "{pin}: the browser has the new id"
-        );
+        assert_eq!(answer.set_cookies("JSESSIONID").len(), 1, "{pin}: {}", answer.head.raw);
+        assert_ne!(user.cookie("JSESSIONID"), before, "{pin}: the browser has the new id");
         let again = user.get("/");
-        assert_eq!(
-            (again.word("session").as_str(), again.number("counter")),
-            ("known", 2),
-            "{pin}"
-        );
+        assert_eq!((again.word("session").as_str(), again.number("counter")), ("known", 2), "{pin}");
         tidegate.wait_for_sessions("shop", "v1", 1, 0);
     });
 }
@@ -50,19 +37,11 @@ fn a_network_that_comes_back_costs_no_session() {
         a1.stop();
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "down");
         // Temporary failover: another backend answers, without making a session.
-        assert_eq!(
-            user.get("/peek").expect_status(200).word("backend"),
-            "a2",
-            "{pin}"
-        );
+        assert_eq!(user.get("/peek").expect_status(200).word("backend"), "a2", "{pin}");
         a1.listen();
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         let back = user.get("/");
-        assert_eq!(
-            (back.word("backend").as_str(), back.number("counter")),
-            ("a1", 3),
-            "{pin}"
-        );
+        assert_eq!((back.word("backend").as_str(), back.number("counter")), ("a1", 3), "{pin}");
     });
 }
 
@@ -70,10 +49,7 @@ fn a_network_that_comes_back_costs_no_session() {
 fn with_only_draining_backends_new_users_are_served_and_no_pin_is_lost() {
     each_pin(|pin| {
         let (a1, a2) = (backend("v1", "a1"), backend("v1", "a2"));
-        let tidegate = Shop::new(pin)
-            .health("ready: [200], drain: [503]")
-            .release("v1", &[&a1, &a2])
-            .start();
+        let tidegate = Shop::new(pin).health("ready: [200], drain: [503]").release("v1", &[&a1, &a2]).start();
         let mut known = [user_on(&tidegate, "a1"), user_on(&tidegate, "a2")];
         for (origin, name) in [(&a1, "a1"), (&a2, "a2")] {
             origin.set_health(503);
@@ -102,21 +78,13 @@ fn with_only_draining_backends_new_users_are_served_and_no_pin_is_lost() {
 #[test]
 fn with_only_draining_backends_new_users_are_refused_if_so_configured() {
     let a1 = backend("v1", "a1");
-    let tidegate = Shop::new("cookie")
-        .app("when_all_draining: refuse")
-        .health("ready: [200], drain: [503]")
-        .release("v1", &[&a1])
-        .start();
+    let tidegate = Shop::new("cookie").app("when_all_draining: refuse").health("ready: [200], drain: [503]").release("v1", &[&a1]).start();
     let mut known = user_on(&tidegate, "a1");
     a1.set_health(503);
     tidegate.wait_for_backend("shop", "v1", "a1", "health", "draining");
     a1.clear_requests();
     let refused = tidegate.browser().get("/").expect_status(503);
-    assert!(
-        refused.head.field("retry-after").is_some(),
-        "{}",
-        refused.head.raw
-    );
+    assert!(refused.head.field("retry-after").is_some(), "{}", refused.head.raw);
     assert!(a1.requests().is_empty());
     assert_eq!(known.get("/").number("counter"), 3);
     a1.set_health(200);
@@ -140,11 +108,7 @@ fn weight_zero_takes_no_new_sessions_and_keeps_pins() {
             tidegate.wait_for_backend("shop", "v1", name, "health", "up");
         }
         for _ in 0..10 {
-            assert_eq!(
-                tidegate.browser().get("/").word("backend"),
-                "a1",
-                "{pin}: new users"
-            );
+            assert_eq!(tidegate.browser().get("/").word("backend"), "a1", "{pin}: new users");
         }
         for counter in 3..6 {
             let answer = known.get("/");
@@ -164,24 +128,15 @@ fn a_paused_backend_makes_known_users_wait_and_loses_none() {
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "stalled");
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| user.get("/"));
-            wait_for("the known user's request has arrived", SOON, || {
-                a1.requests_to("/").len() == 3
-            });
+            wait_for("the known user's request has arrived", SOON, || a1.requests_to("/").len() == 3);
             for _ in 0..6 {
                 let newcomer = tidegate.browser().get("/");
-                assert_eq!(
-                    newcomer.word("backend"),
-                    "a2",
-                    "{pin}: new users go elsewhere"
-                );
+                assert_eq!(newcomer.word("backend"), "a2", "{pin}: new users go elsewhere");
             }
             assert!(!waiting.is_finished(), "{pin}: the known user was to wait");
             a1.resume();
             let answer = waiting.join().unwrap();
-            assert_eq!(
-                (answer.word("backend").as_str(), answer.number("counter")),
-                ("a1", 3)
-            );
+            assert_eq!((answer.word("backend").as_str(), answer.number("counter")), ("a1", 3));
         });
     });
 }
@@ -190,11 +145,7 @@ fn a_paused_backend_makes_known_users_wait_and_loses_none() {
 fn tunnels_and_streams_are_pinned_and_keep_their_session_alive() {
     each_pin(|pin| {
         let (a1, a2) = (backend("v1", "a1"), backend("v1", "a2"));
-        let tidegate = Shop::new(pin)
-            .session("idle_timeout: 2s")
-            .app("streaming_paths: [/events]")
-            .release("v1", &[&a1, &a2])
-            .start();
+        let tidegate = Shop::new(pin).session("idle_timeout: 2s").app("streaming_paths: [/events]").release("v1", &[&a1, &a2]).start();
         for (home, origin) in [("a1", &a1), ("a2", &a2)] {
             let mut user = user_on(&tidegate, home);
             let mut tunnel = user.websocket("/echo");
@@ -203,10 +154,7 @@ fn tunnels_and_streams_are_pinned_and_keep_their_session_alive() {
             assert_eq!(tunnel.read_frame().unwrap(), echoed);
             let (_, mut events) = user.open(&Call::get("/events?count=2&every=1")).unwrap();
             while events.read_chunk().unwrap().is_some() {}
-            let arrived = (
-                origin.requests_to("/echo").len(),
-                origin.requests_to("/events").len(),
-            );
+            let arrived = (origin.requests_to("/echo").len(), origin.requests_to("/events").len());
             assert_eq!(arrived, (1, 1), "{pin}: not where the session is");
             // Somebody whose session ends by silence shows that the time has passed.
             let _silent = user_on(&tidegate, "a2");

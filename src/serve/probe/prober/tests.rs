@@ -214,6 +214,19 @@ async fn a_staged_release_is_probed_and_a_removed_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_backend_keeps_its_watch_from_snapshot_to_snapshot() {
+    let stub = Stub::start(Manner::status(200)).await;
+    let control = control(seldom(), &[("a1", stub.address)]);
+    let prober = Prober::start(Arc::clone(&control));
+    prober.first_round().await;
+    let stage = Change::Stage { app: "shop".to_owned(), release: release("v2", &[("b1", refused())]) };
+    control.apply(&stage, Owner::Operator, DrainOrder::default()).expect("a good release");
+    let b1 = backend(&control, "v2", "b1");
+    until("the new snapshot was read", || b1.live.gate.read().health == Health::Down).await;
+    assert_eq!(stub.requests().len(), 1, "a backend that was there before is not probed for it");
+}
+
+#[tokio::test]
 async fn changed_settings_count_at_once() {
     let stub = Stub::start(Manner::status(200)).await;
     let control = control(seldom(), &[("a1", stub.address)]);

@@ -1,0 +1,218 @@
+//! Commands against a real admin port: what is done, what is refused, and with which exit code.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::Failure;
+use super::act::act;
+use super::args::Cli;
+use crate::model::admission::Intent;
+use crate::serve::admin::tests::{Port, SECRET, port_with};
+
+/// A file with the port's token.
+struct TokenFile(PathBuf);
+
+impl TokenFile {
+    fn new(test: &str, token: &str) -> TokenFile {
+        let path = std::env::temp_dir().join(format!("tidegate-cli-{test}-{}", std::process::id()));
+        std::fs::write(&path, format!("{token}\n")).unwrap();
+        TokenFile(path)
+    }
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+/// Types `line` with these admin addresses.
+async fn typed(line: &str, admin: &str, token: &TokenFile) -> Result<u8, Failure> {
+    typed_and_read(line, admin, token).await.0
+}
+
+/// What a command wrote to standard output.
+#[derive(Clone, Default)]
+struct Paper(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn typed_and_read(line: &str, admin: &str, token: &TokenFile) -> (Result<u8, Failure>, String) {
+    let paper = Paper::default();
+    let words = ["tidegate", "--admin", admin, "--token-file", token.0.to_str().unwrap()].into_iter().chain(line.split(' '));
+    let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let done = act(&cli.ask, cli.command, Box::new(paper.clone())).await;
+    let text = String::from_utf8(paper.0.take()).unwrap();
+    (done, text)
+}
+
+async fn port() -> (Port, String) {
+    port_idle(Duration::from_secs(1800)).await
+}
+
+async fn port_idle(idle_timeout: Duration) -> (Port, String) {
+    let port = port_with("127.0.0.1:9180", idle_timeout).await;
+    let url = format!("http://{}", port.address);
+    (port, url)
+}
+
+fn current(port: &Port) -> String {
+    port.control.view().app("shop").unwrap().current.as_deref().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn commands_do_what_they_say_or_name_the_remedy() {
+    let (port, url) = port().await;
+    let token = TokenFile::new("commands", SECRET);
+    port.open_session("v41", "a1", b"one");
+    for (line, expected) in [
+        ("status", Ok(0)),
+        ("status shop --json", Ok(0)),
+        ("status shap", Err("apps are: shop")),
+        ("sessions shop --list", Ok(0)),
+        ("sessions shop/v41 --json", Ok(0)),
+        ("sessions shop/v9", Err("releases are: v41, v42")),
+        ("stage shop v43 --backend c1=127.0.0.1:9181", Ok(0)),
+        ("stage shop v43 --backend c1=127.0.0.1:9182", Err("exists already")),
+        ("promote shop v42 --from v9", Err("current is 'v41'")),
+        ("promote shop v42 --from v41", Ok(0)),
+        ("rollback shop --from v42", Ok(0)),
+        ("drain shop/v41/a1 --deadline 4h --then move_idle", Ok(0)),
+        ("maintain shop/v41/a1", Err("drain it first")),
+        ("serve shop/v41/a1", Ok(0)),
+        ("evict shop/v41 --idle 1h", Ok(0)),
+        ("stop shop/v43", Ok(0)),
+        ("remove shop/v43", Ok(0)),
+        ("remove shop/v42", Err("configuration file")),
+        ("explain shop --cookie A=b --path /x", Ok(0)),
+        ("export", Ok(0)),
+        ("events", Ok(0)),
+        ("reload", Err("restart")),
+        ("upgrade", Err("SIGTERM")),
+        ("wait d99", Err("does not exist")),
+        ("promote a/b ..", Err("app 'a/b' does not exist")),
+    ] {
+        match (typed(line, &url, &token).await, expected) {
+            (Ok(exit), Ok(expected)) => assert_eq!(exit, expected, "{line}"),
+            (Err(failure), Err(words)) => {
+                assert_eq!(failure.exit, 1, "{line}");
+                assert!(failure.message.contains(words), "{line}: {}", failure.message);
+            }
+            (done, expected) => panic!("{line}: {done:?}, not {expected:?}"),
+        }
+    }
+    assert_eq!(current(&port), "v41");
+}
+
+#[tokio::test]
+async fn a_script_reads_one_document() {
+    let ((_one, first), (_two, second)) = (port().await, port().await);
+    let token = TokenFile::new("document", SECRET);
+    let both = format!("{first},{second}");
+    for (line, admin, field) in [
+        ("status --json", &first, "/apps/shop/current"),
+        ("status shop --json", &first, "/apps/shop/releases/v41/state"),
+        ("sessions shop --json", &first, "/sessions/live"),
+        ("stage shop v43 --backend c1=h:1 --json", &first, "/backends/c1/address"),
+        ("promote shop v42 --json", &first, "/drains/0"),
+        ("drain shop/v42/b1 --force --json", &first, "/id"),
+        ("rollback shop --wait --timeout 10ms --json", &first, "/drains/0/verdict"),
+        ("events --json", &first, "/0/what"),
+        ("export --json", &first, "/yaml"),
+        ("explain shop --json", &first, "/decision"),
+        ("evict shop/v41 --json", &first, "/evicted"),
+        ("serve shop/v41/a1 --json", &both, &format!("/{}/intent", first.replace('/', "~1"))),
+    ] {
+        let (done, text) = typed_and_read(line, admin, &token).await;
+        assert!(done.is_ok(), "{line}: {done:?}");
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"));
+        assert!(document.pointer(field).is_some(), "{line}: no {field} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_token_changes_nothing() {
+    let (port, url) = port().await;
+    let token = TokenFile::new("wrong", "fedcba9876543210fedcba9876543210");
+    let refused = typed("promote shop v42", &url, &token).await.unwrap_err();
+    assert!(refused.message.contains("the token is wrong"), "{}", refused.message);
+    assert_eq!(current(&port), "v41");
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_in_plain_words() {
+    let token = TokenFile::new("nobody", SECRET);
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", gone.local_addr().unwrap());
+    drop(gone);
+    let failure = typed("status", &url, &token).await.unwrap_err();
+    assert_eq!(failure.message, format!("cannot reach tidegate at {url}: connection refused; is `tidegate run` up? use --admin URL"));
+    let failure = typed("status", "unix:/nowhere/admin.sock", &token).await.unwrap_err();
+    assert!(failure.message.contains("no such file"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn several_processes_are_changed_together_or_not_at_all() {
+    let ((one, first), (two, second)) = (port().await, port().await);
+    let token = TokenFile::new("several", SECRET);
+    let absent = typed("promote shop v42", &format!("{first},http://127.0.0.1:1"), &token).await.unwrap_err();
+    assert!(absent.message.starts_with("nothing was changed anywhere: "), "{}", absent.message);
+    assert_eq!(current(&one), "v41");
+
+    let both = format!("{first},{second}");
+    assert_eq!(typed("promote shop v42 --from v41", &both, &token).await, Ok(0));
+    assert_eq!((current(&one).as_str(), current(&two).as_str()), ("v42", "v42"));
+
+    // One of them refuses only when it is asked: that cannot be hidden.
+    two.control.view().app("shop").unwrap().backend(0).unwrap().live.observe(crate::model::admission::Health::Down, two.control.now());
+    two.control.view().app("shop").unwrap().backend(1).unwrap().live.observe(crate::model::admission::Health::Down, two.control.now());
+    let half = typed("promote shop v41", &both, &token).await.unwrap_err();
+    assert!(half.message.contains(&format!("changed on {first}, but NOT on {second}")), "{}", half.message);
+    let status = typed("status", &both, &token).await.unwrap_err();
+    assert_eq!(status.exit, 64, "{}", status.message);
+}
+
+#[tokio::test]
+async fn waiting_ends_with_what_really_happened() {
+    let (port, url) = port_idle(Duration::from_millis(300)).await;
+    let token = TokenFile::new("waiting", SECRET);
+    // The controller of the real process; not yet running, so nothing settles.
+    port.open_session("v41", "a1", b"one");
+    assert_eq!(typed("promote shop v42 --wait --timeout 1s", &url, &token).await, Ok(2), "nothing settles without the controller");
+    let drain = port.control.drains().last().unwrap().id;
+    assert_eq!(typed(&format!("wait d{drain} --timeout 100ms"), &url, &token).await, Ok(2));
+
+    let control = Arc::clone(&port.control);
+    let controller = tokio::spawn(async move {
+        loop {
+            control.tick();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(typed(&format!("wait d{drain}"), &url, &token).await, Ok(0), "its session has ended");
+    assert_eq!(typed("promote shop v42 --wait --json", &url, &token).await, Ok(0), "the same promotion again");
+    controller.abort();
+
+    let superseded = typed("drain shop/v42/b1 --force", &url, &token).await;
+    assert_eq!(superseded, Ok(0));
+    let drain = port.control.drains().last().unwrap().id;
+    assert_eq!(typed("serve shop/v42/b1", &url, &token).await, Ok(0));
+    assert_eq!(typed(&format!("wait d{drain}"), &url, &token).await, Ok(4));
+    assert_eq!(port.control.view().app("shop").unwrap().backend(2).unwrap().live.gate.read().intent, Intent::Serve);
+
+    assert_eq!(typed("drain shop/v42/b1 --force --deadline 1s --wait", &url, &token).await, Ok(2), "a deadline that keeps");
+}
