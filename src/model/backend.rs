@@ -43,6 +43,7 @@ pub struct Live {
     incarnation: AtomicU32,
     pool_generation: AtomicU64,
     connect_failures: AtomicU64,
+    queued: AtomicU32,
 }
 
 impl Live {
@@ -58,6 +59,7 @@ impl Live {
             incarnation: AtomicU32::new(1),
             pool_generation: AtomicU64::new(1),
             connect_failures: AtomicU64::new(0),
+            queued: AtomicU32::new(0),
         }
     }
 
@@ -118,6 +120,21 @@ impl Live {
     /// Counts a connect that failed; returns how many so far.
     pub fn connect_failed(&self) -> u64 {
         self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Exchanges that wait because the backend is full.
+    pub fn queued(&self) -> u32 {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// One more waits.
+    pub fn queue_joined(&self) {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One of them waits no more.
+    pub fn queue_left(&self) {
+        self.queued.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Failed connects so far; a prober that sees the figure move probes at once.

@@ -9,14 +9,26 @@
 
 mod client;
 mod cookies;
-mod deploy_tomcat; // needs the proxy: uncomment when it lands
+mod deploy_tomcat;
+mod exchange;
+mod failover;
 mod haproxy;
 mod harness;
+mod health;
 mod http;
+mod http2;
+mod identity;
+mod limits;
+mod manual;
 mod origin;
+mod path_mapping;
 mod process;
-mod scenarios; // needs the proxy: uncomment when it lands
+mod scenarios;
 mod shop;
+mod speaker;
+mod stopping;
 mod tidegate;
+mod tls;
 mod tomcat;
+mod tunnels;
 mod websocket;

@@ -14,11 +14,11 @@ use crate::shop::PINS;
 use crate::tidegate::{SOON, Tidegate};
 
 /// Tells the story for each pin mode, at once; a panic names the mode by its thread.
-fn each_pin(story: impl Fn(&str) + Sync) {
+pub fn each_pin(story: impl Fn(&str) + Sync) {
     of_pins(&PINS, story);
 }
 
-fn of_pins(pins: &[&str], story: impl Fn(&str) + Sync) {
+pub fn of_pins(pins: &[&str], story: impl Fn(&str) + Sync) {
     std::thread::scope(|scope| {
         for pin in pins {
             let story = &story;
@@ -31,7 +31,7 @@ fn of_pins(pins: &[&str], story: impl Fn(&str) + Sync) {
 }
 
 /// A user whose session is confirmed (two requests so far) and lives on this backend.
-fn user_on(tidegate: &Tidegate, backend: &str) -> Browser {
+pub fn user_on(tidegate: &Tidegate, backend: &str) -> Browser {
     let mut elsewhere = Vec::new(); // they stay until the end: else the next one would come to the same backend
     for _ in 0..20 {
         let mut user = tidegate.browser();
@@ -51,7 +51,7 @@ fn user_on(tidegate: &Tidegate, backend: &str) -> Browser {
 }
 
 /// Clicks with `keeper`, whose session must stay, until only `live` sessions of v1 are left.
-fn keep_clicking_until_v1_has(tidegate: &Tidegate, keeper: &mut Browser, live: u64) {
+pub fn keep_clicking_until_v1_has(tidegate: &Tidegate, keeper: &mut Browser, live: u64) {
     wait_for(&format!("v1 has {live} live sessions"), SOON, || {
         assert_eq!(keeper.get("/peek").word("session"), "known");
         tidegate.sessions("shop", "v1").live == live
@@ -59,7 +59,7 @@ fn keep_clicking_until_v1_has(tidegate: &Tidegate, keeper: &mut Browser, live: u
 }
 
 /// The `Cookie` field of the last request that a backend got for that path; empty without one.
-fn cookie_received(origin: &Origin, path: &str) -> String {
+pub fn cookie_received(origin: &Origin, path: &str) -> String {
     let requests = origin.requests_to(path);
     let last = requests.last().unwrap_or_else(|| panic!("no request for {path} arrived"));
     let fields: Vec<&str> = last.head.fields_named("cookie").collect();
@@ -68,7 +68,7 @@ fn cookie_received(origin: &Origin, path: &str) -> String {
 }
 
 /// A counter of v1.
-fn counted(tidegate: &Tidegate, metric: &str, labels: &[(&str, &str)]) -> u64 {
+pub fn counted(tidegate: &Tidegate, metric: &str, labels: &[(&str, &str)]) -> u64 {
     let mut all = vec![("app", "shop"), ("release", "v1")];
     all.extend(labels);
     tidegate.metrics().sum(metric, &all) as u64

@@ -12,23 +12,46 @@ pub const PINS: [&str; 4] = ["cookie", "route", "prefix", "learn"];
 /// A configuration under construction.
 #[derive(Debug, Clone)]
 pub struct Shop {
+    process: String,
+    path: String,
     session: Vec<String>,
     app: Vec<String>,
     probed: String,
     health: String,
-    releases: Vec<(String, Vec<String>)>,
+    releases: Vec<Release>,
+}
+
+#[derive(Debug, Clone)]
+struct Release {
+    name: String,
+    path: Option<String>,
+    backends: Vec<String>,
 }
 
 impl Shop {
     /// Pinned in that way, sessions by `JSESSIONID`, everything else as by default.
     pub fn new(pin: &str) -> Shop {
         Shop {
+            process: String::new(),
+            path: "/".to_owned(),
             session: vec![format!("pin: {pin}"), "path_parameter: jsessionid".to_owned()],
             app: Vec::new(),
             probed: "/health".to_owned(),
             health: "interval: 100ms, timeout: 400ms, rise: 1, fall: 1".to_owned(),
             releases: Vec::new(),
         }
+    }
+
+    /// A top-level line; `@folder` and `@port` are tidegate's own.
+    pub fn process(mut self, line: &str) -> Shop {
+        self.process += &format!("{line}\n");
+        self
+    }
+
+    /// Another public path than `/`.
+    pub fn below(mut self, path: &str) -> Shop {
+        path.clone_into(&mut self.path);
+        self
     }
 
     /// A line below `session:`; `cookies: [JSESSIONID]` is there unless a line sets it.
@@ -46,6 +69,12 @@ impl Shop {
     /// Another path to probe.
     pub fn probed(mut self, path: &str) -> Shop {
         path.clone_into(&mut self.probed);
+        self
+    }
+
+    /// Other times and thresholds of probes than quick ones.
+    pub fn probes(mut self, keys: &str) -> Shop {
+        keys.clone_into(&mut self.health);
         self
     }
 
@@ -72,17 +101,25 @@ impl Shop {
 
     /// A release with backends written as YAML lines, `name: address`.
     pub fn release_of(mut self, name: &str, backends: Vec<String>) -> Shop {
-        self.releases.push((name.to_owned(), backends));
+        self.releases.push(Release { name: name.to_owned(), path: None, backends });
+        self
+    }
+
+    /// The last release named is at another path on its backends.
+    pub fn at_path(mut self, path: &str) -> Shop {
+        self.releases.last_mut().expect("a release comes first").path = Some(path.to_owned());
         self
     }
 
     /// The YAML.
     pub fn yaml(&self) -> String {
-        let (current, _) = self.releases.first().expect("a shop has a release");
-        let mut text = format!(
-            "apps:\n  shop:\n    match: [{{host: {HOST}, path: /}}]\n    health: {{path: {}, {}}}\n    current: {current}\n",
-            self.probed, self.health
-        );
+        let Shop { process, path, probed, health, .. } = self;
+        let mut text =
+            format!("{process}apps:\n  shop:\n    match: [{{host: {HOST}, path: {path}}}]\n    health: {{path: {probed}, {health}}}\n");
+        if !self.app.iter().any(|line| line.starts_with("current:")) {
+            let current = self.releases.first().expect("a shop has a release");
+            text += &format!("    current: {}\n", current.name);
+        }
         for line in &self.app {
             text += &format!("    {line}\n");
         }
@@ -94,8 +131,12 @@ impl Shop {
             text += &format!("      {line}\n");
         }
         text += "    releases:\n";
-        for (name, backends) in &self.releases {
-            text += &format!("      {name}:\n        backends:\n");
+        for Release { name, path, backends } in &self.releases {
+            text += &format!("      {name}:\n");
+            if let Some(path) = path {
+                text += &format!("        path: {path}\n");
+            }
+            text += "        backends:\n";
             for backend in backends {
                 text += &format!("          {backend}\n");
             }
@@ -106,13 +147,18 @@ impl Shop {
     /// Starts tidegate with it and waits until every backend is up.
     pub fn start(&self) -> Tidegate {
         let tidegate = Tidegate::start(&self.yaml());
-        for (release, backends) in &self.releases {
+        for Release { name: release, backends, .. } in &self.releases {
             for backend in backends {
                 let (name, _) = backend.split_once(':').expect("`name: address`");
                 tidegate.wait_for_backend("shop", release, name, "health", "up");
             }
         }
         tidegate
+    }
+
+    /// Starts tidegate with it, whatever its backends do.
+    pub fn start_as_it_is(&self) -> Tidegate {
+        Tidegate::start(&self.yaml())
     }
 }
 

@@ -2,7 +2,8 @@
 //! admin API, metrics, signals.
 //!
 //! A test writes `apps:` and whatever else it is about; listener, admin address, state directory, grace period and
-//! token file are put before it, each unless the text has that top-level key itself.
+//! token file are put before it, each unless the text has that top-level key itself. `@folder` and `@port` in the text
+//! are its directory and its listener's port.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -128,6 +129,23 @@ impl Tidegate {
     /// Any signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// A file in its directory; the empty string while there is none.
+    pub fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.scratch.path().join(file)).unwrap_or_default()
+    }
+
+    /// Its directory, which is `@folder` in the configuration.
+    pub fn folder(&self) -> &std::path::Path {
+        self.scratch.path()
+    }
+
+    /// The memory it holds, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// The process id.
@@ -304,7 +322,8 @@ fn whole_config(scratch: &Scratch, yaml: &str, port: u16, admin_port: u16) -> St
             text += &format!("{key}: {value}\n");
         }
     }
-    text + yaml
+    text += yaml;
+    text.replace("@folder", &folder.to_string()).replace("@port", &port.to_string())
 }
 
 #[track_caller]

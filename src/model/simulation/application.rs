@@ -111,6 +111,15 @@ impl Simulation {
         }
     }
 
+    /// The ledger has been told that this id is over, and the application does not think so.
+    pub(super) fn unsettled(&mut self, app: usize, id: &str) {
+        for (_, application) in self.applications.iter_mut().filter(|((a, _), _)| *a == app) {
+            if let Some(visit) = application.sessions.get_mut(id) {
+                visit.guest = true;
+            }
+        }
+    }
+
     /// The id that the jar's value is to the application: without HAProxy's prefix.
     pub(super) fn id_of(&self, client: usize) -> Option<String> {
         let client = &self.clients[client];

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Simulation;
 use crate::model::admission::{Health, Intent, ReleaseState};
 use crate::model::change::Change;
+use crate::model::decide::Forward;
 use crate::model::drain::{Drain, DrainState, Step};
 use crate::model::event::Owner;
 use crate::model::ledger::LossCause;
@@ -32,6 +33,16 @@ impl Simulation {
         if !self.drains.iter().any(|d| d.state.runs() && d.target == target) {
             let id = self.drains.len() as u64;
             self.drains.push(Drain::new(id, target, owner, &self.world.view, self.world.now));
+        }
+    }
+
+    /// Somebody else is at work between decision and claim, more often than not on the very backend.
+    pub(super) fn meddle(&mut self, forward: &Forward) {
+        match self.dice.below(4) {
+            0 => self.operator(),
+            1 => drop(forward.backend.live.observe(Health::Draining, self.world.now)),
+            2 => drop(forward.backend.live.observe(Health::Down, self.world.now)),
+            _ => self.controller(),
         }
     }
 
@@ -179,9 +190,12 @@ impl Simulation {
             2..8 => application.dead = false,
             _ => {}
         }
-        if what == 0 || what == 2 {
+        let memory = if what == 0 || what == 2 {
             application.restart();
-        }
+            ", its memory gone"
+        } else {
+            ""
+        };
         let dead = application.dead;
         let health = match what {
             _ if dead => Health::Down,
@@ -197,14 +211,6 @@ impl Simulation {
             backend.live.reborn();
         }
         backend.live.observe(health, self.world.now);
-        self.note(|| {
-            format!(
-                "{}/{} is {}{}",
-                backend.release,
-                backend.spec.name,
-                health.as_str(),
-                if what % 2 == 0 && what < 3 { ", memory gone" } else { "" }
-            )
-        });
+        self.note(|| format!("{}/{} is {}{memory}", backend.release, backend.spec.name, health.as_str()));
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Exchange {
     pub(super) facts: Facts,
     pub(super) forward: Forward,
     pub(super) want: Want,
-    /// Whether its backend was to become empty when it was claimed.
+    /// Whether its backend was to become empty when it was decided.
     pub(super) emptying: bool,
     /// Whether any backend took new sessions when it was decided.
     pub(super) anywhere_open: bool,
@@ -41,7 +41,8 @@ pub(super) struct Exchange {
     /// The key under which the ledger counts it.
     pub(super) stay: Option<SessionKey>,
     relocated: bool,
-    pub(super) in_flight: Option<InFlight>,
+    /// Counts in the gate until it is dropped.
+    _in_flight: InFlight,
 }
 
 impl Exchange {
@@ -104,9 +105,9 @@ impl Simulation {
                 }
             };
             let anywhere_open = app.open.backends().iter().any(|b| b.admission() == Admission::Everyone && !tried.contains(&b.slot));
-            if self.dice.below(40) == 0 {
-                // Somebody else is at work between decision and claim.
-                self.operator();
+            let emptying = forward.backend.emptying();
+            if self.dice.below(20) == 0 {
+                self.meddle(&forward);
             }
             let Ok(in_flight) = forward.backend.live.gate.claim(forward.need, forward.backend.max_connections) else {
                 self.count("claim failed");
@@ -117,13 +118,13 @@ impl Simulation {
                 app: place,
                 decided_at: self.world.now,
                 want,
-                emptying: forward.backend.emptying(),
+                emptying,
                 anywhere_open,
                 brought: if forward.strip { None } else { self.id_of(client) },
                 answer: None,
                 stay: None,
                 relocated: false,
-                in_flight: Some(in_flight),
+                _in_flight: in_flight,
                 snapshot: app,
                 facts,
                 forward,
@@ -225,6 +226,12 @@ impl Simulation {
                     }
                     Some(old) if was_live => {
                         let silent = found.map(|f| exchange.decided_at.since(f.seen));
+                        // By an older name: the session is renamed once more, and a client that misses this answer keeps a
+                        // name that is forgotten after 30 s. Its signed pin still leads home; in the mode `learn` nothing does.
+                        let again = ledger.find(old, now).is_some_and(|found| found.alias);
+                        if let Some(held) = self.id_of(exchange.client).filter(|_| again) {
+                            self.unsettled(exchange.app, &held);
+                        }
                         let rotated = ledger.rotate(old, key, slot, SCOPE, silent, now);
                         self.note(|| format!("  {rotated:?}"));
                     }
@@ -235,6 +242,11 @@ impl Simulation {
                 return self.pin(exchange, Some(id), issued);
             }
             News::Deleted(scope) => {
+                // Nobody knows the scope of an adopted session: the deletion of another cookie ends it, too.
+                let strange = *scope != SCOPE && brought.and_then(|key| ledger.find(key, now)).is_some_and(|found| found.birth_scope == 0);
+                if let Some(id) = exchange.brought.as_ref().filter(|_| strange) {
+                    self.unsettled(exchange.app, id);
+                }
                 let ended = brought.is_some_and(|key| ledger.end(key, EndReason::Logout, *scope, now));
                 return ended.then(String::new);
             }

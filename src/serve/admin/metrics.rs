@@ -174,6 +174,9 @@ pub const METRICS: &[Described] = &[
     metric("tidegate_backend_in_flight", Kind::Gauge, BACKEND, "Exchanges under way.", |s, out| {
         out.each(s, |b| u64::from(b.live.gate.in_flight()));
     }),
+    metric("tidegate_backend_queue_length", Kind::Gauge, BACKEND, "Exchanges that wait because the backend is full.", |s, out| {
+        out.each(s, |b| u64::from(b.live.queued()));
+    }),
     metric(
         "tidegate_backend_incarnations_total",
         Kind::Counter,

@@ -87,13 +87,14 @@ impl Gateway {
 
     pub(super) async fn answer_failure(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
         let code = self.failure(session, e, exchange);
+        // After an error the connection's state is not ours to guess; the answer says that it ends.
+        session.as_downstream_mut().set_keepalive(None);
         if code > 0
             && session.response_written().is_none()
             && let Err(write) = self.answer(session, exchange, code).await
         {
             log::debug!("cannot answer {code}: {write}");
         }
-        // After an error the connection's state is not ours to guess.
         FailToProxy { error_code: code, can_reuse_downstream: false }
     }
 

@@ -12,6 +12,7 @@ use super::Gateway;
 use super::client::{Client, host};
 use super::context::{Claim, Exchange, PinChange, Stay};
 use super::patience::{Patience, QueueTurn};
+use crate::model::backend::Backend;
 use crate::model::balance::mix;
 use crate::model::decide::{Decision, Footing, Forward, Question, decide};
 use crate::model::facts::Facts;
@@ -68,7 +69,11 @@ impl Gateway {
 
     async fn claim(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
         let (Some(mut app), Some(mut facts)) = (exchange.app.clone(), exchange.facts) else { return Ok(Err(Reason::NoApp)) };
-        for _ in 0..CLAIMS {
+        let tried = exchange.tried;
+        // The first full backend that a new client met since it last waited, and its place in the crowd.
+        let (mut full, mut crowd) = (None, None);
+        let mut claims = 0..CLAIMS;
+        while claims.next().is_some() {
             let question = Question {
                 now: exchange.decided_at,
                 has_id: facts.key.is_some(),
@@ -79,7 +84,20 @@ impl Gateway {
                 dice: dice(),
                 client: exchange.client.hash(),
             };
-            let forward = match decide(&app, &question) {
+            let decision = decide(&app, &question);
+            if let Some(backend) = self.full_for(&app, &decision, &mut full, crowd.is_some()) {
+                let Some(place) = crowd.take().or_else(|| self.queues.join_crowd(&app, &backend)) else {
+                    return Ok(Err(Reason::QueueFull));
+                };
+                if !Patience::of(session).until_first(session, &place, app.settings.limits.queue_timeout).await? {
+                    return Ok(Err(Reason::QueueTimeout));
+                }
+                crowd = Some(place);
+                exchange.tried = tried;
+                claims = 0..CLAIMS;
+                continue;
+            }
+            let forward = match decision {
                 Decision::Forward(forward) => forward,
                 Decision::Refuse(reason, pin) => {
                     exchange.pin = pin;
@@ -92,10 +110,18 @@ impl Gateway {
                     continue;
                 }
             };
-            match forward.backend.live.gate.claim(forward.need, forward.backend.max_connections) {
+            // Whoever waits comes first.
+            let claimed = match self.queues.is_awaited(&app, &forward.backend) {
+                false => forward.backend.live.gate.claim(forward.need, forward.backend.max_connections),
+                true => Err(ClaimError::Full),
+            };
+            match claimed {
                 Ok(in_flight) => {
-                    let turn = self.queues.turn(&forward.backend);
+                    let turn = self.queues.turn(&app, &forward.backend);
                     return Ok(self.entered(session, exchange, &app, forward, in_flight, turn));
+                }
+                Err(ClaimError::Full) if forward.footing == Footing::New && exchange.tried.add(forward.backend.slot) => {
+                    full.get_or_insert(forward.backend);
                 }
                 Err(ClaimError::Full) => match self.queue(session, exchange, &app, forward).await? {
                     Some(entered) => return Ok(entered),
@@ -114,7 +140,18 @@ impl Gateway {
         Ok(Err(Reason::NoBackend))
     }
 
-    /// A full backend keeps its own sessions waiting; a new client goes elsewhere. `None` means: decide again.
+    /// The backend that a new client is to wait for, because all are full or others wait already.
+    fn full_for(&self, app: &App, decision: &Decision, full: &mut Option<Arc<Backend>>, is_waiting: bool) -> Option<Arc<Backend>> {
+        match decision {
+            decision if is_last_resort(decision) => full.take(),
+            Decision::Forward(forward) if forward.footing == Footing::New && forward.backend.max_connections.is_some() && !is_waiting => {
+                self.queues.crowded(app).then(|| Arc::clone(&forward.backend))
+            }
+            _ => None,
+        }
+    }
+
+    /// A full backend keeps its own sessions waiting, in order. `None` means: decide again.
     async fn queue(
         &self,
         session: &mut Session,
@@ -122,17 +159,14 @@ impl Gateway {
         app: &Arc<App>,
         forward: Forward,
     ) -> Result<Option<Result<(), Reason>>> {
-        if forward.footing == Footing::New && exchange.tried.add(forward.backend.slot) {
-            return Ok(None);
-        }
         let limits = &app.settings.limits;
-        let Some(mut place) = self.queues.join(&forward.backend, limits.queue_size) else { return Ok(Some(Err(Reason::QueueFull))) };
+        let Some(place) = self.queues.join(app, &forward.backend) else { return Ok(Some(Err(Reason::QueueFull))) };
         let claim = || forward.backend.live.gate.claim(forward.need, forward.backend.max_connections);
-        let waited = Patience::of(session).in_queue(session, &mut place, limits.queue_timeout, claim).await?;
+        let waited = Patience::of(session).in_queue(session, &place, limits.queue_timeout, claim).await?;
         drop(place);
         match waited {
             Some(Ok(in_flight)) => {
-                let turn = self.queues.turn(&forward.backend);
+                let turn = self.queues.turn(app, &forward.backend);
                 Ok(Some(self.entered(session, exchange, app, forward, in_flight, turn)))
             }
             Some(Err(_)) => Ok(None),
@@ -182,6 +216,16 @@ impl Gateway {
         }
         exchange.claim = Some(Claim::new(forward, release, in_flight, turn));
         Ok(())
+    }
+}
+
+/// Whether a decision is for a time without healthy backends. Full ones are healthy: a new client waits for them, and opens no
+/// session on a draining or a backup backend because of a rush.
+fn is_last_resort(decision: &Decision) -> bool {
+    match decision {
+        Decision::Forward(forward) => matches!(forward.reason, Reason::AllDraining | Reason::Backup),
+        Decision::Refuse(reason, _) => *reason == Reason::NoBackend,
+        Decision::Wait(..) => false,
     }
 }
 

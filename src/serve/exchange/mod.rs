@@ -144,7 +144,10 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
         let switching = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
-        if response.status.is_informational() && !switching {
+        let interim = response.status.is_informational() && !switching;
+        // Pingora ends a connection whose answer begins before its request has arrived; an interim answer is what some wait for.
+        session.as_downstream_mut().set_close_on_response_before_downstream_finish(!interim);
+        if interim {
             return Ok(());
         }
         exchange.first_byte.get_or_insert_with(|| exchange.started.elapsed());

@@ -1,9 +1,9 @@
 //! Waiting for a backend without losing sight of the client: whoever gives up while waiting is noticed at once and never
 //! sent on. A waiter that merely slept would send the request of somebody who left long ago.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
@@ -13,62 +13,129 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::admission::Admission;
-use crate::model::backend::Backend;
+use crate::model::backend::{Backend, Live};
 use crate::model::gate::{ClaimError, InFlight};
+use crate::model::view::App;
 
 /// Bodies up to this size fit Pingora's retry buffer, which keeps what is read while waiting.
 const BUFFERED: u64 = 64 * 1024;
 /// How often a waiter looks whether its backend is back.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The queues before full backends; only those with `max_connections` have one.
+/// The queues before full backends, and before apps whose backends are all full; only where there is `max_connections`.
 #[derive(Default)]
 pub(super) struct Queues(Mutex<HashMap<usize, Arc<Queue>>>);
 
-#[derive(Default)]
+/// Who waits, first come first served. A free place is offered to the first alone: were all woken, or did newcomers look for
+/// themselves, the one who waited longest could lose every race.
 struct Queue {
-    waiting: AtomicU32,
-    left: Notify,
+    line: Mutex<VecDeque<Arc<Notify>>>,
+    /// Who is offered a place that nobody here wants: a backend's own users come before new clients.
+    next: Option<Arc<Queue>>,
+    /// What the queue is for. Held, because its address is the queue's name.
+    _owner: Arc<dyn Any + Send + Sync>,
 }
 
-/// A place in a queue.
-pub(super) struct Place(Arc<Queue>);
+impl Queue {
+    fn line(&self) -> MutexGuard<'_, VecDeque<Arc<Notify>>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        // Whoever was woken together with a waiter that gives up must not sleep on.
-        self.0.left.notify_one();
+    fn offer(&self) {
+        match (self.line().front(), &self.next) {
+            (Some(first), _) => first.notify_one(),
+            (None, Some(next)) => next.offer(),
+            (None, None) => {}
+        }
     }
 }
 
-/// Held by an exchange inside a backend with a queue; wakes the next one when it is dropped.
+/// A place in a queue.
+pub(super) struct Place {
+    queue: Arc<Queue>,
+    turn: Arc<Notify>,
+    since: Instant,
+    /// Where the wait is counted.
+    live: Arc<Live>,
+}
+
+impl Place {
+    /// At the end of a queue, unless `size` others wait already.
+    fn join(queue: Arc<Queue>, backend: &Backend, size: u32) -> Option<Place> {
+        let turn = Arc::new(Notify::new());
+        let mut line = queue.line();
+        if line.len() >= size as usize {
+            return None;
+        }
+        line.push_back(Arc::clone(&turn));
+        drop(line);
+        backend.live.queue_joined();
+        Some(Place { queue, turn, since: Instant::now(), live: Arc::clone(&backend.live) })
+    }
+
+    fn is_first(&self) -> bool {
+        self.queue.line().front().is_some_and(|first| Arc::ptr_eq(first, &self.turn))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.queue.line().retain(|waiting| !Arc::ptr_eq(waiting, &self.turn));
+        self.live.queue_left();
+        // There may be room for the next one too, or the offer was made to one who gave up.
+        self.queue.offer();
+    }
+}
+
+/// Held by an exchange inside a backend with a queue; offers its place when it is dropped.
 pub(super) struct QueueTurn(Arc<Queue>);
 
 impl Drop for QueueTurn {
     fn drop(&mut self) {
-        self.0.left.notify_one();
+        self.0.offer();
     }
 }
 
 impl Queues {
-    fn of(&self, backend: &Backend) -> Arc<Queue> {
-        // By the address of what survives snapshots.
-        let key = Arc::as_ptr(&backend.live.gate) as usize;
-        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+    fn of(&self, owner: Arc<dyn Any + Send + Sync>, next: Option<Arc<Queue>>) -> Arc<Queue> {
+        let key = Arc::as_ptr(&owner).addr();
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queues.entry(key).or_insert_with(|| Arc::new(Queue { line: Mutex::default(), next, _owner: owner })))
+    }
+
+    /// By what survives snapshots.
+    fn of_app(&self, app: &App) -> Arc<Queue> {
+        self.of(app.ledger.clone(), None)
+    }
+
+    fn of_backend(&self, app: &App, backend: &Backend) -> Arc<Queue> {
+        let next = self.of_app(app);
+        self.of(backend.live.clone(), Some(next))
     }
 
     /// What an exchange holds while it is inside; `None` where there is no bound.
-    pub(super) fn turn(&self, backend: &Backend) -> Option<QueueTurn> {
-        backend.max_connections.map(|_| QueueTurn(self.of(backend)))
+    pub(super) fn turn(&self, app: &App, backend: &Backend) -> Option<QueueTurn> {
+        backend.max_connections.map(|_| QueueTurn(self.of_backend(app, backend)))
     }
 
-    /// A place in the queue, unless `size` others wait already.
-    pub(super) fn join(&self, backend: &Backend, size: u32) -> Option<Place> {
-        let queue = self.of(backend);
-        let room = |waiting: u32| (waiting < size).then_some(waiting + 1);
-        queue.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
-        Some(Place(queue))
+    /// A place before a backend, for its own users.
+    pub(super) fn join(&self, app: &App, backend: &Backend) -> Option<Place> {
+        Place::join(self.of_backend(app, backend), backend, app.settings.limits.queue_size)
+    }
+
+    /// A place before an app whose backends are all full, for new clients; this one was meant for `backend`.
+    pub(super) fn join_crowd(&self, app: &App, backend: &Backend) -> Option<Place> {
+        Place::join(self.of_app(app), backend, app.settings.limits.queue_size)
+    }
+
+    /// Whether new clients wait already.
+    pub(super) fn crowded(&self, app: &App) -> bool {
+        !self.of_app(app).line().is_empty()
+    }
+
+    /// Whether a backend's own users wait for it.
+    pub(super) fn is_awaited(&self, app: &App, backend: &Backend) -> bool {
+        backend.live.queued() > 0 && !self.of_backend(app, backend).line().is_empty()
     }
 }
 
@@ -120,27 +187,46 @@ impl Patience {
     pub(super) async fn in_queue(
         &self,
         session: &mut Session,
-        place: &mut Place,
+        place: &Place,
         longest: Duration,
         claim: impl Fn() -> std::result::Result<InFlight, ClaimError>,
     ) -> Result<Option<std::result::Result<InFlight, ClaimError>>> {
-        let end = Instant::now() + longest;
-        let queue = Arc::clone(&place.0);
         loop {
-            // Registered before the claim is tried: a place that becomes free in between wakes us.
-            let left = queue.left.notified();
-            match claim() {
-                Err(ClaimError::Full) => {}
-                other => return Ok(Some(other)),
+            if place.is_first() {
+                match claim() {
+                    Err(ClaimError::Full) => {}
+                    other => return Ok(Some(other)),
+                }
             }
-            if Instant::now() >= end {
+            if !self.until_offered(session, place, longest).await? {
                 return Ok(None);
             }
-            let until = end.min(Instant::now() + LOOK);
-            self.wait(session, async {
-                tokio::select! { () = left => {}, () = sleep_until(until) => {} }
-            })
-            .await?;
         }
+    }
+
+    /// Waits until it is worth trying again for the first in the line; false when that took longer than `longest`.
+    pub(super) async fn until_first(&self, session: &mut Session, place: &Place, longest: Duration) -> Result<bool> {
+        loop {
+            if !self.until_offered(session, place, longest).await? {
+                return Ok(false);
+            }
+            if place.is_first() {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn until_offered(&self, session: &mut Session, place: &Place, longest: Duration) -> Result<bool> {
+        let end = place.since + longest;
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        let until = end.min(Instant::now() + LOOK);
+        // An offer made since we looked is kept for us.
+        self.wait(session, async {
+            tokio::select! { () = place.turn.notified() => {}, () = sleep_until(until) => {} }
+        })
+        .await?;
+        Ok(true)
     }
 }

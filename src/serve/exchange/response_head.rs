@@ -1,6 +1,6 @@
 //! What the client sees: public paths, and its pin. The application's own cookies pass as they are.
 
-use http::header::{CACHE_CONTROL, CONTENT_LOCATION, HOST, HeaderName, HeaderValue, LOCATION, REFRESH, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_LOCATION, HOST, HeaderName, HeaderValue, LOCATION, REFRESH, SET_COOKIE, TRANSFER_ENCODING};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -20,6 +20,10 @@ use crate::model::view::App;
 impl Gateway {
     pub(super) fn write_response_head(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
         if self.stop.draining() {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        if session.req_header().version == http::Version::HTTP_10 && response.remove_header(&TRANSFER_ENCODING).is_some() {
+            // It knows no chunks (RFC 9112 §6.1): the end of the connection is the end of the body.
             session.as_downstream_mut().set_keepalive(None);
         }
         let (Some(app), Some(claim)) = (exchange.app.clone(), &exchange.claim) else { return Ok(()) };

@@ -20,6 +20,8 @@ use crate::model::balance::mix;
 use crate::model::event::Owner;
 use crate::model::health::{ConnectFailure, HealthTrack, ProbeAnswer};
 use crate::model::ledger::{Ledger, LossCause};
+use crate::model::path_map::PathMap;
+use crate::model::routes::under;
 use crate::model::settings::{BackendSpec, HealthSettings};
 use crate::model::view::App;
 use crate::serve::control::Control;
@@ -46,7 +48,7 @@ impl Subject {
             slot: backend.slot,
             ledger: Arc::clone(&app.ledger),
             spec: Arc::clone(&backend.spec),
-            health: app.settings.health.clone(),
+            health: health_of(app, &backend.release),
         }
     }
 
@@ -58,6 +60,21 @@ impl Subject {
     fn probed_alike(&self, other: &Subject) -> bool {
         self.spec == other.spec && self.health == other.health
     }
+}
+
+/// The app's way of probing, for one release: a path below the app's public one is the release's own, as it is for requests. So
+/// two releases on one Tomcat each answer for themselves. Other paths are asked for as they are.
+fn health_of(app: &App, release: &str) -> HealthSettings {
+    let mut health = app.settings.health.clone();
+    let Some(own) = app.release(release).and_then(|release| release.path.as_deref()) else { return health };
+    let public = app.matches.iter().map(|m| m.path.as_str()).filter(|public| under(public, &health.path));
+    if let Some(public) = public.max_by_key(|public| public.len())
+        && let Ok(mapped) = PathMap::new(public, own).to_backend(health.path.as_bytes())
+        && let Ok(path) = String::from_utf8(mapped.into_owned())
+    {
+        health.path = path;
+    }
+    health
 }
 
 /// A backend under watch.
