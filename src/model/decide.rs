@@ -239,7 +239,8 @@ fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Dec
         let draw = draw(app, q);
         // The same stand-in for all requests of a user, or each of them would make a session somewhere else.
         let guest = Draw { dice: q.client, ..draw };
-        let chosen = if stands_in { release.pool.any(Admission::Everyone, &guest, |_| true) } else { release.pool.choose(settings.balance, &draw) };
+        let chosen =
+            if stands_in { release.pool.any(Admission::Everyone, &guest, |_| true) } else { release.pool.choose(settings.balance, &draw) };
         if let Some(backend) = chosen {
             return forward(backend, Admission::Everyone);
         }
@@ -261,7 +262,15 @@ fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult
         && let Some(backend) = release.pool.choose(app.settings.balance, &draw(app, q))
     {
         let (backend, need) = (Arc::clone(backend), Admission::Everyone);
-        return Decision::Forward(Forward { backend, need, reason: Reason::MovedWithin, pin, strip: true, footing: Footing::New, stands_in: false });
+        return Decision::Forward(Forward {
+            backend,
+            need,
+            reason: Reason::MovedWithin,
+            pin,
+            strip: true,
+            footing: Footing::New,
+            stands_in: false,
+        });
     }
     newcomer(app, q, Reason::Moved, pin, true)
 }

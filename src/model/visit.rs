@@ -56,11 +56,26 @@ impl Visit {
     /// The gate is passed: counts the exchange, and moves the session here if that was decided.
     ///
     /// While [`Visit::counted`] says so, [`Ledger::leave`] must follow.
-    pub fn begin(ledger: &Ledger, facts: &Facts, forward: &Forward, attention: Attention, decided_at: Time, now: Time) -> (Visit, PinChange) {
+    pub fn begin(
+        ledger: &Ledger,
+        facts: &Facts,
+        forward: &Forward,
+        attention: Attention,
+        decided_at: Time,
+        now: Time,
+    ) -> (Visit, PinChange) {
         let slot = forward.backend.slot;
         let key = facts.key.filter(|_| !forward.strip);
-        let mut visit =
-            Visit { key, session: facts.session, pin: facts.pin, slot, stands_in: forward.stands_in, decided_at, attention, counted: false };
+        let mut visit = Visit {
+            key,
+            session: facts.session,
+            pin: facts.pin,
+            slot,
+            stands_in: forward.stands_in,
+            decided_at,
+            attention,
+            counted: false,
+        };
         let mut change = PinChange::AsDue;
         if let Some(key) = key.filter(|_| forward.footing != Footing::New)
             && ledger.enter(key, attention, now) == Entered::Live

@@ -161,8 +161,7 @@ impl Simulation {
         self.gate_entered(&exchange);
         let attention = if exchange.want == Want::Poll { Attention::Background } else { Attention::Foreground };
         let (ledger, now) = (&exchange.snapshot.ledger, self.world.now);
-        (exchange.visit, exchange.change) =
-            Visit::begin(ledger, &exchange.facts, &exchange.forward, attention, exchange.decided_at, now);
+        (exchange.visit, exchange.change) = Visit::begin(ledger, &exchange.facts, &exchange.forward, attention, exchange.decided_at, now);
         exchange
     }
 
