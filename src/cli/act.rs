@@ -192,8 +192,19 @@ impl Operator {
     async fn status(&self, app: Option<&str>, watch: bool) -> Result<u8, Failure> {
         let client = self.one()?;
         let terminal = std::io::stdout().is_terminal();
+        let mut seen = false;
         loop {
-            let mut status: api::Status = client.get("/api/v1/status").await?;
+            let mut status: api::Status = match client.get("/api/v1/status").await {
+                Ok(status) => status,
+                // A watcher outlives a restart of what it watches.
+                Err(failure) if watch && seen && failure.lost_contact => {
+                    eprintln!("{}", failure.message);
+                    sleep(REFRESH).await;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            seen = true;
             if let Some(app) = app {
                 let known: Vec<&str> = status.apps.iter().map(|(name, _)| name).collect();
                 if !known.contains(&app) {

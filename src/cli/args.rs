@@ -221,7 +221,7 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// Apply the changed configuration file
+    /// Apply the changed configuration file (not in this version)
     Reload {
         /// Only say what would change
         #[arg(long)]
@@ -230,7 +230,7 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Replace the running program by a new version without losing a connection
+    /// Replace the running program without losing a connection (not in this version)
     Upgrade,
 }
 

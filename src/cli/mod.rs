@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(file) => process::run(&file.config),
         Command::Check(file) => process::check(&file.config, cli.ask.json),
-        Command::Demo { keep } => process::demo(keep),
+        Command::Demo { keep } => return crate::demo::run(keep),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime

@@ -1,4 +1,4 @@
-//! The commands that talk to no running process: run, check, demo.
+//! The commands that talk to no running process: run and check. (The third one, demo, is [`crate::demo`].)
 
 use std::io;
 use std::path::Path;
@@ -78,9 +78,4 @@ pub fn check(config: &Path, json: bool) -> Result<u8, Failure> {
     let releases: usize = found.apps.iter().map(|app| app.releases.len()).sum();
     println!("{}: fine ({} apps, {releases} releases)", config.display(), found.apps.len());
     Ok(0)
-}
-
-/// Shows a deploy.
-pub fn demo(_keep: bool) -> Result<u8, Failure> {
-    Err(Failure::error("the demo is not linked yet"))
 }

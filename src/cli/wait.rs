@@ -115,6 +115,10 @@ impl Watched {
     async fn look(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
         match self.client.get::<DrainStatus>(&format!("/api/v1/drains/{}", super::client::segment(&self.id))).await {
+            // Numbers begin anew with the process: the same number may by now be another drain.
+            Ok(status) if self.last.as_ref().is_some_and(|last| (&last.target, &last.started) != (&status.target, &status.started)) => {
+                Err(self.forgotten())
+            }
             Ok(status) => {
                 self.away_since = None;
                 let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
@@ -130,12 +134,13 @@ impl Watched {
                 let since = *self.away_since.get_or_insert(now);
                 if now - since < AWAY { Ok(()) } else { Err(failure) }
             }
-            Err(failure) if failure.not_found && self.last.is_some() => {
-                let what = format!("drain {} is no longer known: was the process restarted? see tidegate status", self.id);
-                Err(Failure::error(what))
-            }
+            Err(failure) if failure.not_found && self.last.is_some() => Err(self.forgotten()),
             Err(failure) => Err(failure),
         }
+    }
+
+    fn forgotten(&self) -> Failure {
+        Failure::error(format!("drain {} is no longer known: was the process restarted? see tidegate status", self.id))
     }
 }
 
@@ -159,10 +164,13 @@ impl Shown {
             text.push_str(&format!("\x1b[{}A\x1b[J", self.lines));
         }
         self.lines = 0;
+        // A line that wraps would be two to go up.
+        let width = if terminal { rustix::termios::tcgetwinsize(&out).map_or(80, |size| usize::from(size.ws_col)) } else { usize::MAX };
         for w in watched {
             let Some(last) = &w.last else { continue };
-            let away = if w.away_since.is_some() { "  (no contact, trying again)" } else { "" };
-            text.push_str(&format!("{}{away}\n", screen::drain_line(last)));
+            let away = if w.away_since.is_some() { "(no contact, trying again) " } else { "" };
+            text.extend(format!("{away}{}", screen::drain_line(last)).chars().take(width.max(2) - 1));
+            text.push('\n');
             self.lines += 1;
         }
         // A screen that is gone must not end the waiting.

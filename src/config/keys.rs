@@ -142,7 +142,7 @@ pub(super) const KEYS: &[Key] = &[
     key("apps.*.not_mine.header", Default("null"), "The name of a response header."),
     key("apps.*.not_mine.location", Default("null"), "Beginning of a Location."),
 
-    key("apps.*.current", Example("v1"), "The release that takes new sessions, or by_health; may be left out while there is only one. Editing it and reloading promotes."),
+    key("apps.*.current", Example("v1"), "The release that takes new sessions, or by_health; may be left out while there is only one. Read at start; `tidegate promote` changes it while running."),
     key("apps.*.releases", Names("v1"), "By name: letters, digits, `.`, `_` and `-`, at most 64; at least one."),
     key("apps.*.releases.*.path", Default("null"), "The backend's own path when it differs from the public one, such as /shop-v1."),
     key("apps.*.releases.*.backends", Names("a1"), "By name; `a1: 127.0.0.1:8081` is short for an address alone; at least one."),

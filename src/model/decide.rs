@@ -196,7 +196,7 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
             Some((slot, ..)) => (Some((slot, Claim::Live)), PinResult::Valid),
             None => (Some((found.slot, Claim::Live)), agrees),
         },
-        Standing::Candidate => match pin.filter(|pin| pin.1.is_some()) {
+        Standing::Candidate => match pin.filter(|&(_, issued, _, bound)| bound && issued.is_some()) {
             Some((slot, ..)) => (Some((slot, Claim::Unknown)), PinResult::Valid),
             None => (Some((found.slot, Claim::Unknown)), agrees),
         },

@@ -36,6 +36,10 @@ pub struct Drain {
     pub state: DrainState,
     /// When it reached its verdict.
     pub finished: Option<Time>,
+    /// When evictions were last considered.
+    evicted_at: Option<Time>,
+    /// Evictions that the rate limit allows by now.
+    credit: f64,
     /// Ends by reason before it began, to be subtracted.
     before: [u64; EndReason::ALL.len()],
 }
@@ -126,6 +130,8 @@ impl Drain {
             then,
             state: DrainState::Draining,
             finished: None,
+            evicted_at: None,
+            credit: 0.0,
             before: ended(&backends),
             target,
         }
@@ -189,6 +195,34 @@ impl Drain {
             gate.lift_fence();
         }
         if left > 0 { self.reopen() } else { Step::Same }
+    }
+
+    /// Evicts as many sessions as its deadline asks for by now; returns how many.
+    ///
+    /// It begins early enough that the last one goes before the deadline at `evict_per_second`, and goes on after it for as
+    /// long as sessions are left. Newborns are spared: they are confirmed or leave the count by themselves.
+    pub fn meet_deadline(&mut self, view: &View, now: Time) -> usize {
+        let Some(deadline) = self.deadline.filter(|_| self.state.runs()) else { return 0 };
+        let elapsed = now.since(self.evicted_at.unwrap_or(now));
+        self.evicted_at = Some(now);
+        let backends = self.target.backends(view);
+        let left: u64 = backends.iter().map(|(_, b)| b.live.counts.live()).sum();
+        let Some((app, _)) = backends.first() else { return 0 };
+        let rate = f64::from(app.settings.drain.evict_per_second.max(1));
+        let needed = Duration::from_secs_f64(left as f64 / rate);
+        if self.then == DrainThen::Keep || left == 0 || now + needed < deadline {
+            return 0;
+        }
+        // At most a second's worth at a time, also after a pause of the timer.
+        self.credit = (self.credit + elapsed.as_secs_f64() * rate).min(rate);
+        let mut evicted = 0;
+        for (app, backend) in &backends {
+            let idle = (self.then == DrainThen::MoveIdle).then_some(app.settings.session.engaged_within);
+            let room = (self.credit - evicted as f64).max(0.0) as usize;
+            evicted += app.ledger.evict(&[backend.slot], idle, room, now);
+        }
+        self.credit -= evicted as f64;
+        evicted
     }
 
     /// Ends it without a proof.

@@ -20,6 +20,8 @@ pub mod routes;
 pub mod session_key;
 pub mod settings;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 pub(crate) mod sketch;
 pub mod tally;
 pub mod target;

@@ -156,6 +156,20 @@ impl PinResult {
             PinResult::Overridden => "overridden",
         }
     }
+
+    /// One sentence for the manual.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            PinResult::None => "there was none, or it belonged to another session",
+            PinResult::Valid => "was followed",
+            PinResult::Expired => "belonged to a session that had expired",
+            PinResult::Lost => "led to a release or backend that is drained, stopped or removed",
+            PinResult::Unknown => "names a release, backend or key that does not exist",
+            PinResult::Forged => "has a wrong signature",
+            PinResult::Down => "leads to a backend that is down",
+            PinResult::Overridden => "was overruled by the ledger: a later pin, or an eviction",
+        }
+    }
 }
 
 #[cfg(test)]

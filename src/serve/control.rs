@@ -124,7 +124,10 @@ impl Control {
         let view = self.view();
         let mut ids = Vec::new();
         for target in &applied.drains {
-            if let Some(running) = inner.drains.iter().find(|d| d.state.runs() && d.target == *target) {
+            if let Some(running) = inner.drains.iter_mut().find(|d| d.state.runs() && d.target == *target) {
+                // The same order again may bring another deadline; what it does not say stays.
+                running.deadline = order.deadline.map(|after| now + after).or(running.deadline);
+                running.then = order.then.unwrap_or(running.then);
                 ids.push(running.id);
                 continue;
             }
@@ -261,6 +264,7 @@ impl Control {
         let mut settled = Vec::new();
         let view = self.view();
         for drain in inner.drains.iter_mut().filter(|d| d.state.runs()) {
+            drain.meet_deadline(&view, now);
             let step = drain.step(&view, now);
             if step != Step::Same {
                 settled.push((drain.clone(), step));

@@ -19,6 +19,7 @@ mod http;
 mod http2;
 mod identity;
 mod limits;
+mod manual;
 mod origin;
 mod path_mapping;
 mod process;

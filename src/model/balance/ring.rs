@@ -10,8 +10,8 @@ use crate::model::backend::Backend;
 
 /// Points per unit of weight: shares come out even to within a tenth.
 const POINTS: u64 = 128;
-/// Bound on all points together: 32 MiB. Beyond it every backend has proportionally fewer, taken from the end of its own.
-const POINTS_MAX: u64 = 1 << 22;
+/// Bound on all points together: 3 MiB. Beyond it every backend has proportionally fewer, taken from the end of its own.
+const POINTS_MAX: u64 = 1 << 18;
 
 /// Who owns which hash.
 #[derive(Clone, Debug, Default)]

@@ -228,7 +228,7 @@ fn ten_thousand_backends_make_a_pool_in_a_moment() {
         let begin = Instant::now();
         let pool = Pool::new(all.iter().cloned(), balance);
         // A debug build on a busy machine; released, it is a tenth.
-        assert!(begin.elapsed() < Duration::from_secs(5), "{balance:?}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(10), "{balance:?}: {:?}", begin.elapsed());
         let shares = Crowd::new(2).come(&pool, balance, 2_000);
         assert!(shares.len() > 1_500, "{balance:?}: {}", shares.len());
     }

@@ -145,6 +145,7 @@ const PINS: &[Row] = &[
     (TWO, "", "unconfirmed@a2", "a2 returned none"),
     (TWO, "", "candidate@a2", "a2 returned none"),
     (TWO, "", "candidate@a2 pin@a1", "a1 returned valid"),
+    (TWO, "", "candidate@a2 anonymous@a1", "a2 returned overridden"),
     // A draining release keeps its sessions.
     (DEPLOYED, "", "live@a1", "a1 pinned none"),
     (DEPLOYED, "", "id pin@a1", "a1 returned valid"),

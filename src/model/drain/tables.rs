@@ -236,3 +236,33 @@ fn health_neither_ends_a_drain_nor_hides_in_it() {
     world.pass(IDLE + Duration::from_secs(1));
     steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
 }
+
+#[test]
+fn a_deadline_moves_sessions_early_enough_and_no_faster_than_allowed() {
+    let check = |then: DrainThen, after_9s: u64, after_12s: u64| {
+        let mut world = World::with("v1:a1 >v2:b1", |settings| settings.drain.evict_per_second = 4);
+        for id in 0..8 {
+            session(&world, id, "a1", true);
+        }
+        world.pass(Duration::from_secs(600));
+        session(&world, 8, "a1", true);
+        let mut drain = begin(&world, "shop/v1");
+        drain.deadline = Some(world.now + Duration::from_secs(10));
+        drain.then = then;
+        let mut left = Vec::new();
+        for _ in 0..120 {
+            let before = world.backend("a1").live.counts.live();
+            drain.meet_deadline(&world.view, world.now);
+            let now = world.backend("a1").live.counts.live();
+            assert!(before - now <= 4, "never more than a second's worth at once");
+            world.pass(Duration::from_millis(100));
+            left.push(now);
+        }
+        assert_eq!(left[60], 9, "{then:?}: nothing is moved before it must be");
+        assert_eq!((left[90], left[119]), (after_9s, after_12s), "{then:?}: {left:?}");
+    };
+    check(DrainThen::Keep, 9, 9);
+    // Nine sessions at four a second need a little more than two seconds.
+    check(DrainThen::Evict, 4, 0);
+    check(DrainThen::MoveIdle, 4, 1);
+}

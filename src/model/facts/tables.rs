@@ -112,7 +112,7 @@ fn a_pin_of_an_old_key_is_due_for_a_new_one() {
     let pin = pin(&world, "v1/a1", "abc", 5);
     let mut app = App::clone(world.shop());
     let (new, old) = ([9u8; 32], [7u8; 32]);
-    app.keyring = Keyring::new([("k2", new.as_slice()), ("k", old.as_slice())]).expect("two keys").into();
+    app.keyring = Keyring::new([("k2", new.as_slice()), ("test", old.as_slice())]).expect("two keys").into();
     world.view.apps = vec![app.clone().into()];
     check(&world, &format!("JSESSIONID=abc{pin}"), "abc, pin a1 signed, refresh");
     app.keyring = Keyring::new([("k2", new.as_slice())]).expect("one key").into();

@@ -26,6 +26,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -47,6 +48,9 @@ pub use rfc3339::rfc3339;
 /// Largest body of an order: a staged release with a thousand backends fits.
 const BODY_MAX: usize = 64 * 1024;
 
+/// Longest wait for answers under way when the process stops.
+const LEAVING: Duration = Duration::from_secs(3);
+
 /// Answers what would happen to a request of `app` with that path and those headers (name, value); the app exists.
 pub type Explain = dyn Fn(&str, &str, &[(String, String)]) -> api::ExplainReport + Send + Sync;
 /// Writes the effective configuration as YAML.
@@ -66,20 +70,27 @@ pub struct Admin {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Serves until `admin.stop` says true and the exchanges under way have ended.
+/// Serves until `admin.stop` says true and the exchanges under way have ended, or had [`LEAVING`] to do so.
 ///
 /// # Errors
 /// Accepting failed for good.
 pub async fn serve(listener: AdminListener, access: Access, admin: Arc<Admin>) -> io::Result<()> {
-    let stopped = stopped(admin.stop.clone());
+    let (stop, late) = (stopped(admin.stop.clone()), stopped(admin.stop.clone()));
     let router = router(access, admin);
-    match listener {
-        AdminListener::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
-        AdminListener::Unix(listener, _) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+    let serving = async move {
+        match listener {
+            AdminListener::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
+            AdminListener::Unix(listener, _file) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
+        }
+    };
+    tokio::select! {
+        served = serving => served,
+        // A client that began a request and never ends it must not keep the process alive.
+        () = async { late.await; tokio::time::sleep(LEAVING).await } => Ok(()),
     }
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) -> () {
+async fn stopped(mut stop: watch::Receiver<bool>) {
     // A sender that is gone will never say stop; the process is ending anyway.
     if stop.wait_for(|stop| *stop).await.is_err() {
         log::debug!("the stop signal of the admin address has no sender");

@@ -406,6 +406,17 @@ async fn events_are_told_from_the_past_on_and_end_with_the_process() {
 }
 
 #[tokio::test]
+async fn half_a_request_does_not_keep_the_process_alive() {
+    let port = port("127.0.0.1:9180").await;
+    let mut half = TcpStream::connect(port.address).await.unwrap();
+    half.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: loc").await.unwrap();
+    assert_eq!(port.ask("GET", "/healthz", None).await.status, 200, "the half request is under way");
+    port.stop.send(true).unwrap();
+    tokio::time::timeout(LEAVING * 2, port.served).await.unwrap().unwrap().unwrap();
+    drop(half);
+}
+
+#[tokio::test]
 async fn a_unix_socket_is_for_its_owner_and_takes_the_place_of_a_dead_one() {
     use std::os::unix::fs::PermissionsExt;
     let directory = std::env::temp_dir().join(format!("tidegate-admin-{}", std::process::id()));
