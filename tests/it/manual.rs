@@ -64,7 +64,8 @@ fn unwrapped(commands: &str) -> String {
 #[test]
 fn every_file_that_readme_links_to_exists() {
     let text = fs::read_to_string(README).unwrap();
-    let links: Vec<&str> = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|l| !l.contains("://") && !l.starts_with('#')).collect();
+    let links: Vec<&str> =
+        text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|l| !l.contains("://") && !l.starts_with('#')).collect();
     assert!(links.len() > 3, "README links to files: {links:?}");
     for link in links {
         let file = link.split('#').next().unwrap();
@@ -75,7 +76,9 @@ fn every_file_that_readme_links_to_exists() {
 #[test]
 fn the_module_maps_name_every_module() {
     let mut seen = 0;
-    for (file, folder) in [("src/lib.rs", "src"), ("src/serve/transport/mod.rs", "src/serve/transport"), ("src/model/ledger/mod.rs", "src/model/ledger")] {
+    for (file, folder) in
+        [("src/lib.rs", "src"), ("src/serve/transport/mod.rs", "src/serve/transport"), ("src/model/ledger/mod.rs", "src/model/ledger")]
+    {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let text = fs::read_to_string(root.join(file)).unwrap();
         let map: String = text.lines().filter(|line| line.starts_with("//! |")).collect();
@@ -85,7 +88,10 @@ fn the_module_maps_name_every_module() {
                 continue;
             }
             seen += 1;
-            assert!(map.contains(&format!("`{name}`")) || map.contains(&format!("[`{name}`]")), "{folder}: the module map of {file} misses {name}");
+            assert!(
+                map.contains(&format!("`{name}`")) || map.contains(&format!("[`{name}`]")),
+                "{folder}: the module map of {file} misses {name}"
+            );
         }
     }
     assert!(seen > 20, "module maps were found: {seen}");
