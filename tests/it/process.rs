@@ -51,6 +51,18 @@ impl Process {
         kill_process(self.pid(), signal).unwrap_or_else(|error| panic!("{}: signal not sent: {error}", self.name));
     }
 
+    /// SIGSTOP, and waits until every thread has stopped: the signal itself only asks for it.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        wait_for(&format!("{} stands still", self.name), Duration::from_secs(10), || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.id())).expect("the process runs");
+            threads.flatten().all(|thread| {
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
+            })
+        });
+    }
+
     /// How the process ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {

@@ -37,7 +37,7 @@ impl Shop {
             session: vec![format!("pin: {pin}"), "path_parameter: jsessionid".to_owned()],
             app: Vec::new(),
             probed: "/health".to_owned(),
-            health: "interval: 100ms, timeout: 400ms, rise: 1, fall: 1".to_owned(),
+            health: "interval: 100ms, timeout: 1s, rise: 1, fall: 1".to_owned(),
             releases: Vec::new(),
         }
     }
@@ -76,6 +76,11 @@ impl Shop {
     pub fn probes(mut self, keys: &str) -> Shop {
         keys.clone_into(&mut self.health);
         self
+    }
+
+    /// Probes that forgive a starved machine: for tests that make it so.
+    pub fn patient_probes(self) -> Shop {
+        self.probes("interval: 2s, timeout: 2s, rise: 1, fall: 5")
     }
 
     /// More keys of `health`.

@@ -125,7 +125,7 @@ impl Tomcat {
 
     /// Stops the process in its tracks: the kernel still accepts, nobody answers.
     pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     /// Lets it go on.

@@ -64,7 +64,7 @@ fn no_tunnel_is_torn_when_the_backend_speaks_with_its_101() {
         input.read_to_end(&mut Vec::new()).map(drop)
     });
     let server = "server: {grace_period: 5s, threads: 4, access_log: null}";
-    let tidegate = Shop::new("learn").process(server).release_of("v1", vec![speaker.line("a1")]).start();
+    let tidegate = Shop::new("learn").patient_probes().process(server).release_of("v1", vec![speaker.line("a1")]).start();
     let (left, torn) = (AtomicUsize::new(UPGRADES), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
