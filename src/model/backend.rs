@@ -44,6 +44,7 @@ pub struct Live {
     pool_generation: AtomicU64,
     connect_failures: AtomicU64,
     queued: AtomicU32,
+    complained: AtomicU64,
 }
 
 impl Live {
@@ -60,6 +61,7 @@ impl Live {
             pool_generation: AtomicU64::new(1),
             connect_failures: AtomicU64::new(0),
             queued: AtomicU32::new(0),
+            complained: AtomicU64::new(0),
         }
     }
 
@@ -120,6 +122,11 @@ impl Live {
     /// Counts a connect that failed; returns how many so far.
     pub fn connect_failed(&self) -> u64 {
         self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether a failed connect may be logged: once a second, however many users meet it.
+    pub fn may_complain(&self, now: Time) -> bool {
+        self.complained.swap(now.as_secs(), Ordering::Relaxed) != now.as_secs()
     }
 
     /// Exchanges that wait because the backend is full.

@@ -77,8 +77,9 @@ impl Gateway {
         let (Some(claim), Some(app)) = (&exchange.claim, &exchange.app) else { return e };
         let backend = Arc::clone(&claim.forward.backend);
         let failure = failure(&e);
-        // The prober says once what each of a thousand waiting users would say again.
-        log::debug!("backend {}/{}/{}: {}", app.name, backend.release, backend.spec.name, failure.as_str());
+        if backend.live.may_complain(self.control.now()) {
+            log::warn!("backend {}/{}/{}: {}", app.name, backend.release, backend.spec.name, failure.as_str());
+        }
         self.prober.report_connect_failure(&backend, failure);
         if session.as_downstream().retry_buffer_truncated() {
             return e;
