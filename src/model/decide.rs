@@ -38,9 +38,10 @@ pub struct Question<'a> {
 }
 
 /// What a request's pin says, whichever of the four ways carried it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PinClaim {
     /// There is none, or it is bound to another session id.
+    #[default]
     None,
     /// It cannot be used: forged, or naming what does not exist.
     Fault(PinResult),
@@ -90,6 +91,8 @@ pub struct Forward {
     pub strip: bool,
     /// How the request's session stands with this backend.
     pub footing: Footing,
+    /// Whether it stands in for a backend that is down: the session stays where it is.
+    pub stands_in: bool,
 }
 
 /// How the request's session stands with the backend it goes to.
@@ -130,7 +133,7 @@ pub fn decide(app: &App, q: &Question<'_>) -> Decision {
     let forward = |reason, footing| {
         // An anonymous client has nothing to lose: it enters only where everybody may, also if that changes before its claim.
         let need = if footing == Footing::New { Admission::Everyone } else { Admission::KnownSessions };
-        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, footing })
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, footing, stands_in: false })
     };
     match claim {
         Claim::Evicted => dead(app, q, Some(backend), PinResult::Overridden),
@@ -228,12 +231,17 @@ fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Dec
         Failover::Repin => Reason::Repinned,
     };
     let footing = if claim == Claim::Live { Footing::Live } else { Footing::Unknown };
+    let stands_in = settings.failover == Failover::Temporary;
     let forward = |backend: &Arc<Backend>, need| {
-        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin: PinResult::Down, strip: false, footing })
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin: PinResult::Down, strip: false, footing, stands_in })
     };
     if let Some(release) = app.release(&home.release) {
         let draw = draw(app, q);
-        if let Some(backend) = release.pool.choose(settings.balance, &draw) {
+        // The same stand-in for all requests of a user, or each of them would make a session somewhere else.
+        let guest = Draw { dice: q.client, ..draw };
+        let chosen =
+            if stands_in { release.pool.any(Admission::Everyone, &guest, |_| true) } else { release.pool.choose(settings.balance, &draw) };
+        if let Some(backend) = chosen {
             return forward(backend, Admission::Everyone);
         }
         // Same release first, also while it drains: its memory may be shared, and its code understands the cookie.
@@ -243,7 +251,7 @@ fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Dec
     }
     match newcomer(app, q, reason, PinResult::Down, false) {
         // A backup or a draining backend is a stand-in here, not a new home.
-        Decision::Forward(forward) => Decision::Forward(Forward { footing, reason, ..forward }),
+        Decision::Forward(forward) => Decision::Forward(Forward { footing, reason, stands_in, ..forward }),
         other => other,
     }
 }
@@ -254,7 +262,15 @@ fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult
         && let Some(backend) = release.pool.choose(app.settings.balance, &draw(app, q))
     {
         let (backend, need) = (Arc::clone(backend), Admission::Everyone);
-        return Decision::Forward(Forward { backend, need, reason: Reason::MovedWithin, pin, strip: true, footing: Footing::New });
+        return Decision::Forward(Forward {
+            backend,
+            need,
+            reason: Reason::MovedWithin,
+            pin,
+            strip: true,
+            footing: Footing::New,
+            stands_in: false,
+        });
     }
     newcomer(app, q, Reason::Moved, pin, true)
 }
@@ -263,7 +279,7 @@ fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult
 fn newcomer(app: &App, q: &Question<'_>, reason: Reason, pin: PinResult, strip: bool) -> Decision {
     let draw = draw(app, q);
     let forward = |backend: &Arc<Backend>, need, reason| {
-        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip, footing: Footing::New })
+        Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip, footing: Footing::New, stands_in: false })
     };
     if let Some(backend) = app.open.choose(app.settings.balance, &draw) {
         return forward(backend, Admission::Everyone, reason);

@@ -253,7 +253,7 @@ impl Drain {
 /// Whether the ledger knows all sessions of a backend: it has seen its traffic for one idle timeout, and had room for all.
 pub fn confident(app: &App, backend: &Backend, now: Time) -> bool {
     let seen = now.since(backend.live.since);
-    seen >= app.settings.session.idle_timeout && !app.ledger.adoption_capped() && app.ledger.untracked_total() == 0
+    seen >= app.settings.session.idle_timeout && !app.ledger.adoption_capped() && !app.ledger.overflowed()
 }
 
 fn ended(backends: &[(Arc<App>, Arc<Backend>)]) -> [u64; EndReason::ALL.len()] {

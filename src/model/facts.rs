@@ -117,6 +117,11 @@ fn by_route(app: &App, route: &[u8]) -> PinClaim {
     }
 }
 
+/// The pin cookie that the facts were read from, for an answer that writes it anew.
+pub fn held_pin(app: &App, identity: &Identity<'_>) -> Option<VerifiedPin> {
+    verify(app, identity).0
+}
+
 /// Of several pins the one that speaks of an id of this request, else one from before there was a session; of equals the
 /// latest issued. Several happen when the application set its cookie for several domains.
 fn verify(app: &App, identity: &Identity<'_>) -> (Option<VerifiedPin>, Option<PinResult>) {

@@ -27,5 +27,6 @@ pub mod tally;
 pub mod target;
 pub mod time;
 pub mod view;
+pub mod visit;
 #[cfg(test)]
 pub(crate) mod xorshift;

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::admission::ReleaseState;
+use http::HeaderValue;
+
+use super::admission::{Admission, ReleaseState};
 use super::backend::Backend;
 use super::balance::Pool;
 use super::event::Owner;
@@ -99,7 +101,11 @@ impl App {
     pub fn newest(&self) -> Option<&Arc<Release>> {
         match &self.current {
             Some(name) => self.release(name),
-            None => self.releases.iter().rev().find(|r| r.state.open()),
+            None => {
+                let open = || self.releases.iter().rev().filter(|r| r.state.open());
+                let serves = |r: &&Arc<Release>| r.backends.iter().any(|b| b.admission() == Admission::Everyone);
+                open().find(serves).or_else(|| open().next())
+            }
         }
     }
 }
@@ -116,6 +122,8 @@ impl fmt::Debug for App {
 pub struct Release {
     /// Unique in the app.
     pub name: Arc<str>,
+    /// The name as a header value.
+    pub label: HeaderValue,
     /// Where it stands.
     pub state: ReleaseState,
     /// Since when.

@@ -18,10 +18,12 @@ use crate::model::event::{Event, Owner};
 use crate::model::settings::DrainThen;
 use crate::model::target::Target;
 use crate::model::time::Time;
-use crate::model::view::View;
+use crate::model::view::{App, View};
 
 /// Events kept for those who ask later: a busy day of deployments.
 const EVENTS_KEPT: usize = 1000;
+/// Between two turns of the controller.
+const EVICTION_TURN: Duration = Duration::from_millis(100);
 /// Finished drains kept for `tidegate wait` and the status document.
 const DRAINS_KEPT: usize = 100;
 
@@ -40,6 +42,7 @@ pub struct Control {
 struct Inner {
     drains: VecDeque<Drain>,
     last_drain: u64,
+    evictions: Vec<Eviction>,
     events: VecDeque<Event>,
     /// Drains that are over, in the order of [`VERDICTS`]; outlives the drains that are kept.
     finished: [u64; VERDICTS.len()],
@@ -51,6 +54,14 @@ impl Inner {
             *count += u64::from(state == verdict);
         }
     }
+}
+
+/// Sessions that an operator ordered away and that are still to go.
+struct Eviction {
+    target: Target,
+    idle: Option<Duration>,
+    /// Evictions that the rate limit allows by now.
+    credit: f64,
 }
 
 /// How a new drain ends, where it differs from the app's settings.
@@ -72,6 +83,11 @@ impl Control {
     /// The snapshot of this moment.
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// The same for a moment's look, without counting it: not to be kept.
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<View>> {
+        self.view.load()
     }
 
     /// The present.
@@ -224,7 +240,7 @@ impl Control {
         Ok(drain)
     }
 
-    /// Ends live sessions of a target; returns how many.
+    /// Ends live sessions of a target, no faster than `drain.evict_per_second`; returns how many there are.
     ///
     /// # Errors
     /// [`Refused`] when the target does not exist.
@@ -239,9 +255,33 @@ impl Control {
                 remedy: format!("nearest: {nearest}"),
             });
         }
-        let evicted = backends.iter().map(|(app, b)| app.ledger.evict(&[b.slot], idle, usize::MAX, now)).sum();
-        self.note(Owner::Operator, &target.to_string(), format!("{evicted} sessions evicted"));
-        Ok(evicted)
+        let chosen = |app: &App, slot: u32| match idle {
+            None => app.backend(slot).map_or(0, |b| usize::try_from(b.live.counts.live()).unwrap_or(usize::MAX)),
+            Some(idle) => app.ledger.list(&[slot], usize::MAX, now).iter().filter(|l| l.confirmed && l.idle >= idle && l.open == 0).count(),
+        };
+        let count = backends.iter().map(|(app, b)| chosen(app, b.slot)).sum();
+        self.note(Owner::Operator, &target.to_string(), format!("{count} sessions are evicted"));
+        // All at once would be a login rush: the timer takes them at the app's rate, the first second's worth now.
+        self.lock().evictions.push(Eviction { target: target.clone(), idle, credit: f64::INFINITY });
+        self.work_off_evictions(&mut self.lock());
+        Ok(count)
+    }
+
+    fn work_off_evictions(&self, inner: &mut Inner) {
+        let (view, now) = (self.view(), self.now());
+        inner.evictions.retain_mut(|eviction| {
+            let backends = eviction.target.backends(&view);
+            let rate = backends.first().map_or(1.0, |(app, _)| f64::from(app.settings.drain.evict_per_second.max(1)));
+            eviction.credit = (eviction.credit + rate * EVICTION_TURN.as_secs_f64()).min(rate);
+            let mut room = eviction.credit as usize;
+            for (app, backend) in &backends {
+                let evicted = app.ledger.evict(&[backend.slot], eviction.idle, room, now);
+                room -= evicted;
+                eviction.credit -= evicted as f64;
+            }
+            // Room left over means that nobody is left.
+            room == 0
+        });
     }
 
     /// The event log, oldest first.
@@ -261,6 +301,7 @@ impl Control {
             app.ledger.sweep(now);
         }
         let mut inner = self.lock();
+        self.work_off_evictions(&mut inner);
         let mut settled = Vec::new();
         let view = self.view();
         for drain in inner.drains.iter_mut().filter(|d| d.state.runs()) {

@@ -52,7 +52,7 @@ impl Operator {
         let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
-        let threads = Builder::new_multi_thread().worker_threads(1).thread_name("admin").enable_all().build()?;
+        let threads = Builder::new_multi_thread().worker_threads(2).thread_name("admin").enable_all().build()?;
         let listener = threads.block_on(AdminListener::bind(&config.admin.address))?;
         let address = listener.local_addr();
         let (stop, stopped) = watch::channel(false);
@@ -78,6 +78,11 @@ impl Operator {
             AdminAddress::Unix(path) => log::info!("admin address unix:{}", path.display()),
         }
         Ok(Operator { address, token_file, stop, threads })
+    }
+
+    /// Runs a task beside it, away from the workers that serve clients.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.threads.spawn(task));
     }
 
     /// Ends it; event streams are closed.

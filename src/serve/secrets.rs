@@ -98,12 +98,24 @@ fn read_or_make(path: &Path) -> Result<Vec<u8>, SecretError> {
     }
     let mut secret = vec![0; MIN_SECRET_BYTES];
     getrandom::fill(&mut secret).map_err(|e| fault(io::Error::other(e)))?;
-    let draft = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(fault)?;
+    // A name of its own, never one that a crash may have left linked to another key.
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = PathBuf::from(draft);
+    match fs::remove_file(&draft) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fault(e)),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(fault)?;
     file.write_all(&secret).and_then(|()| file.sync_all()).map_err(fault)?;
-    // Fails if the name exists by now: whoever was first has the key.
-    fs::hard_link(&draft, path).and_then(|()| fs::remove_file(&draft)).map_err(fault)?;
-    Ok(secret)
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft).map_err(fault)?;
+    match linked {
+        Ok(()) => Ok(secret),
+        // Whoever was first has the key.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs::read(path).map_err(fault),
+        Err(e) => Err(fault(e)),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_core::server::configuration::ServerConf;
@@ -62,6 +62,8 @@ pub struct Server {
     stop: Stop,
     ready: Arc<AtomicBool>,
     access_log: Option<AccessLog>,
+    /// Exchanges, those that wait for a backend included.
+    under_way: Arc<AtomicUsize>,
     addresses: Vec<SocketAddr>,
     operator: Operator,
     grace_period: Duration,
@@ -98,6 +100,7 @@ impl Server {
         workers.block_on(prober.first_round());
         let trusted = TrustedProxies(config.trusted_proxies.clone());
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
+        let under_way = Arc::clone(&gateway.under_way);
         let conf = ServerConf {
             threads: config.server.threads.max(1),
             upstream_keepalive_pool_size: POOL,
@@ -108,10 +111,11 @@ impl Server {
         let options = TransportOptions { header_timeout: config.server.header_timeout, ..TransportOptions::default() };
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
         opened.map_err(StartError::Runtime)?;
-        workers.spawn(turns(Arc::clone(&control)));
+        // Not on a worker: a turn that ends ten thousand sessions must not hold up the users of that worker.
+        operator.spawn(turns(Arc::clone(&control)));
         ready.store(true, Ordering::Release);
         let grace_period = config.server.grace_period;
-        Ok(Server { control, stop, ready, access_log, addresses, operator, grace_period, workers })
+        Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, grace_period, workers })
     }
 
     /// Where clients connect, in the order of the configuration; port 0 is replaced by the real one.
@@ -139,12 +143,8 @@ impl Server {
     /// Stops accepting, lets exchanges under way finish, and ends as soon as none is left or the grace period is over.
     pub fn stop(self) -> Stopped {
         self.ready.store(false, Ordering::Release);
-        let control = Arc::clone(&self.control);
-        let exchanges = move || {
-            let view = control.view();
-            let backends = view.apps.iter().flat_map(|app| app.backends.iter().flatten());
-            backends.map(|b| b.live.gate.in_flight() as usize).sum()
-        };
+        let under_way = Arc::clone(&self.under_way);
+        let exchanges = move || under_way.load(Ordering::Acquire);
         let times = StopTimes { grace_period: self.grace_period, ..StopTimes::default() };
         let stopped = self.workers.block_on(self.stop.run(times, exchanges));
         self.operator.stop();

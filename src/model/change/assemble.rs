@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::{Draft, Refused, RefusedKind};
 use crate::model::admission::ReleaseState;
 use crate::model::backend::{Backend, Live};
@@ -101,6 +103,8 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
     }
     let pool = pool(&app.settings, backends.iter(), false);
     app.releases.push(Arc::new(Release {
+        // Names are tokens, checked long before; whatever is none shows as a question mark and hurts nobody.
+        label: HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("?")),
         name,
         state,
         since: now,

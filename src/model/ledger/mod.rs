@@ -56,9 +56,10 @@ const SHARDS: usize = 32;
 const BATCH: usize = 1024;
 
 /// Whether a person is likely to be behind an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attention {
     /// Engages the session.
+    #[default]
     Foreground,
     /// A poller or heartbeat: keeps it alive.
     Background,
@@ -261,7 +262,7 @@ impl Ledger {
         // An invented id may push out a tombstone, never a newborn.
         if !self.reserve(if unsigned { &[Shelf::Tombstones] } else { &Shelf::ALL }, &key, now) {
             if !unsigned {
-                self.room.count_untracked();
+                self.overflow(&key, now);
                 return Adopted::Untracked;
             }
             self.room.release_unsigned();
@@ -344,6 +345,11 @@ impl Ledger {
         self.room.untracked()
     }
 
+    /// Whether a session that found no room may still live: for one idle timeout after the last such birth or adoption.
+    pub fn overflowed(&self) -> bool {
+        self.room.overflowed()
+    }
+
     /// Whether unknown ids are, or within one idle timeout were, refused because of the cap: then drains are not
     /// confident.
     pub fn adoption_capped(&self) -> bool {
@@ -385,7 +391,7 @@ impl Ledger {
                 born
             }
             None => {
-                self.room.count_untracked();
+                self.room.count_untracked(now, &shard.spans);
                 Born::Untracked
             }
         }
@@ -440,6 +446,11 @@ impl Ledger {
     fn drop_one(&self, shelves: &[Shelf], start: usize, now: Now) -> bool {
         let order = || self.shards.iter().cycle().skip(start).take(self.shards.len());
         shelves.iter().any(|&shelf| self.room.shelved(shelf) > 0 && order().any(|shard| lock(shard).drop_oldest(shelf, now)))
+    }
+
+    fn overflow(&self, key: &SessionKey, now: Now) {
+        let spans = self.shard(key).spans;
+        self.room.count_untracked(now, &spans);
     }
 
     fn refuse(&self, key: &SessionKey, now: Now) {

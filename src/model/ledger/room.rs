@@ -30,6 +30,9 @@ pub(super) struct Room {
     /// shard knows that it must ask the aliases.
     aliases: AtomicUsize,
     untracked: AtomicU64,
+    /// Until this tick a session may live that nobody counts: one that lives longer comes again, and is counted or found
+    /// no room for once more.
+    untracked_until: AtomicU32,
     /// Until this tick the cap counts as reached: whoever was refused may be a real user.
     refused_until: AtomicU32,
     /// The latest tick that the ledger was told.
@@ -46,6 +49,7 @@ impl Room {
             shelved: Default::default(),
             aliases: AtomicUsize::new(0),
             untracked: AtomicU64::new(0),
+            untracked_until: AtomicU32::new(0),
             refused_until: AtomicU32::new(0),
             swept: AtomicU32::new(0),
         };
@@ -137,7 +141,12 @@ impl Room {
         self.untracked.load(SeqCst)
     }
 
-    pub fn count_untracked(&self) {
+    pub fn count_untracked(&self, now: Now, spans: &Spans) {
         self.untracked.fetch_add(1, SeqCst);
+        self.untracked_until.fetch_max(now.stamp.saturating_add(spans.idle), SeqCst);
+    }
+
+    pub fn overflowed(&self) -> bool {
+        self.untracked_until.load(SeqCst) > self.swept.load(SeqCst)
     }
 }

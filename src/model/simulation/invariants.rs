@@ -87,7 +87,7 @@ impl Simulation {
         });
         let repinned = app.settings.failover == Failover::Repin && matches!(facts.pin, PinClaim::Backend { slot, .. } if slot != *home);
         // Known to the application by a request whose answer is still to be heard.
-        let unheard = self.under_way.iter().any(|e| e.client == client && e.forward.backend.slot == *home && e.stay.is_none());
+        let unheard = self.under_way.iter().any(|e| e.client == client && e.forward.backend.slot == *home && e.visit.counted().is_none());
         if reachable(*home) && knows_all && !sent_away && !repinned && !unheard {
             let stays = matches!(went, Some((slot, _, false)) if slot == *home);
             self.require(stays, || format!("c{client}: slot {home} honours {id}, it goes to {went:?}: {facts:?}"));
@@ -179,7 +179,7 @@ impl Simulation {
             entries += 1;
         });
         let here = || self.under_way.iter().filter(|exchange| exchange.app == place);
-        let stays = here().filter(|exchange| exchange.stay.is_some()).count();
+        let stays = here().filter(|exchange| exchange.visit.counted().is_some()).count();
         self.require(open == stays, || format!("{open} exchanges are open in the ledger of {}, {stays} have entered", app.name));
         self.require(entries <= app.ledger.capacity(), || format!("{entries} entries without aliases"));
         for (&(_, slot), backend) in self.backends.iter().filter(|((a, _), _)| *a == place) {

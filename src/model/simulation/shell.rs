@@ -9,17 +9,17 @@ use std::sync::Arc;
 use super::Simulation;
 use super::application::{News, SCOPE, Want};
 use crate::model::admission::{Admission, Health};
-use crate::model::decide::{Decision, Footing, Forward, PinClaim, Question, decide};
+use crate::model::decide::{Decision, Forward, PinClaim, Question, decide};
 use crate::model::facts::Facts;
 use crate::model::gate::InFlight;
 use crate::model::identity::PinAttributes;
-use crate::model::ledger::{Adopted, Adoption, Attention, EndReason, Entered, Standing};
+use crate::model::ledger::Attention;
 use crate::model::pin::Pin;
-use crate::model::reason::Reason;
 use crate::model::session_key::SessionKey;
 use crate::model::settings::{PinMode, PinOn};
 use crate::model::time::Time;
 use crate::model::view::App;
+use crate::model::visit::{Heard, PinChange, Visit};
 
 /// An exchange that holds a claim.
 pub(super) struct Exchange {
@@ -38,9 +38,9 @@ pub(super) struct Exchange {
     /// The id that reaches the application.
     pub(super) brought: Option<String>,
     pub(super) answer: Option<News>,
-    /// The key under which the ledger counts it.
-    pub(super) stay: Option<SessionKey>,
-    relocated: bool,
+    /// As the ledger sees it.
+    pub(super) visit: Visit,
+    change: PinChange,
     /// Counts in the gate until it is dropped.
     _in_flight: InFlight,
 }
@@ -52,7 +52,7 @@ impl Exchange {
     }
 
     pub(super) fn stands_in(&self) -> bool {
-        self.forward.reason == Reason::StandIn
+        self.forward.stands_in
     }
 }
 
@@ -122,8 +122,8 @@ impl Simulation {
                 anywhere_open,
                 brought: if forward.strip { None } else { self.id_of(client) },
                 answer: None,
-                stay: None,
-                relocated: false,
+                visit: Visit::default(),
+                change: PinChange::AsDue,
                 _in_flight: in_flight,
                 snapshot: app,
                 facts,
@@ -157,20 +157,11 @@ impl Simulation {
     fn entered(&mut self, mut exchange: Exchange) -> Exchange {
         exchange.snapshot.tally.decided(exchange.forward.reason);
         self.count(exchange.forward.reason.as_str());
-        let slot = exchange.forward.backend.slot;
         self.note(|| format!("{} enters, {:?}, pin {:?}", exchange.told(), exchange.facts.session, exchange.facts.pin));
         self.gate_entered(&exchange);
-        let ledger = &exchange.snapshot.ledger;
-        if let Some(key) = exchange.facts.key.filter(|_| exchange.forward.footing != Footing::New) {
-            let attention = if exchange.want == Want::Poll { Attention::Background } else { Attention::Foreground };
-            if ledger.enter(key, attention, self.world.now) == Entered::Live {
-                exchange.stay = Some(key);
-                let home = exchange.facts.session.map(|found| found.slot);
-                if !exchange.stands_in() && home != Some(slot) {
-                    exchange.relocated = ledger.relocate(key, slot, self.world.now);
-                }
-            }
-        }
+        let attention = if exchange.want == Want::Poll { Attention::Background } else { Attention::Foreground };
+        let (ledger, now) = (&exchange.snapshot.ledger, self.world.now);
+        (exchange.visit, exchange.change) = Visit::begin(ledger, &exchange.facts, &exchange.forward, attention, exchange.decided_at, now);
         exchange
     }
 
@@ -206,82 +197,60 @@ impl Simulation {
 
     /// What the answer says, told to the ledger; and the client's next pin: `None` leaves the one it has, an empty one deletes it.
     fn hear(&mut self, exchange: &mut Exchange, answer: &News) -> Option<String> {
-        let (ledger, now, slot) = (Arc::clone(&exchange.snapshot.ledger), self.world.now, exchange.forward.backend.slot);
-        let app = Arc::clone(&exchange.snapshot);
+        let (app, now, slot) = (Arc::clone(&exchange.snapshot), self.world.now, exchange.forward.backend.slot);
         let brought = exchange.brought.as_ref().and(exchange.facts.key);
-        let found = exchange.facts.session;
-        let was_live = exchange.stay.is_some() || found.is_some_and(|f| matches!(f.standing, Standing::Live { .. }));
-        match answer {
-            News::Set(id) => {
-                let key = app.hash.key(id.as_bytes());
-                let mut issued = now;
-                match brought {
-                    Some(old) if old == key && was_live && found.is_some_and(|f| f.slot == slot) => issued = exchange.decided_at,
-                    // The same id again: the application says itself that it honours it. At a stand-in the session is born anew.
-                    Some(old) if old == key => {
-                        let adopted = if exchange.stands_in() { Adopted::Ghost } else { self.adopt(exchange, key) };
-                        if !matches!(adopted, Adopted::Live | Adopted::Known) {
-                            ledger.born(key, slot, SCOPE, now);
-                        }
-                    }
-                    Some(old) if was_live => {
-                        let silent = found.map(|f| exchange.decided_at.since(f.seen));
-                        // By an older name: the session is renamed once more, and a client that misses this answer keeps a
-                        // name that is forgotten after 30 s. Its signed pin still leads home; in the mode `learn` nothing does.
-                        let again = ledger.find(old, now).is_some_and(|found| found.alias);
-                        if let Some(held) = self.id_of(exchange.client).filter(|_| again) {
-                            self.unsettled(exchange.app, &held);
-                        }
-                        let rotated = ledger.rotate(old, key, slot, SCOPE, silent, now);
-                        self.note(|| format!("  {rotated:?}"));
-                    }
-                    _ => {
-                        ledger.born(key, slot, SCOPE, now);
-                    }
-                }
-                return self.pin(exchange, Some(id), issued);
-            }
-            News::Deleted(scope) => {
-                // Nobody knows the scope of an adopted session: the deletion of another cookie ends it, too.
-                let strange = *scope != SCOPE && brought.and_then(|key| ledger.find(key, now)).is_some_and(|found| found.birth_scope == 0);
-                if let Some(id) = exchange.brought.as_ref().filter(|_| strange) {
-                    self.unsettled(exchange.app, id);
-                }
-                let ended = brought.is_some_and(|key| ledger.end(key, EndReason::Logout, *scope, now));
-                return ended.then(String::new);
-            }
-            News::Nothing => {
-                let unknown = exchange.forward.footing == Footing::Unknown || exchange.forward.footing == Footing::New;
-                if let Some(key) = brought.filter(|_| unknown && exchange.stay.is_none() && !exchange.stands_in())
-                    && matches!(self.adopt(exchange, key), Adopted::Live | Adopted::Known)
-                {
-                    return self.pin(exchange, exchange.brought.as_ref(), exchange.decided_at);
-                }
-            }
-            News::Failure => {}
+        let heard = match answer {
+            News::Set(id) => Heard::Set(app.hash.key(id.as_bytes()), SCOPE),
+            News::Deleted(scope) => Heard::Deleted(*scope),
+            News::Nothing => Heard::Nothing,
+            News::Failure => Heard::Failure,
+        };
+        self.foresee(exchange, brought, heard);
+        let change = exchange.visit.hear(&app.ledger, heard, now);
+        self.note(|| format!("  {heard:?}: {change:?}"));
+        if let Some(id) = exchange.brought.as_ref().filter(|_| !exchange.forward.stands_in)
+            && brought.and_then(|key| app.ledger.find(key, now)).is_some_and(|found| found.slot == slot)
+        {
+            self.settled((exchange.app, slot), id);
+        }
+        let change = if change == PinChange::AsDue { exchange.change } else { change };
+        match (change, answer) {
+            (PinChange::Delete, _) => return Some(String::new()),
+            (PinChange::NewSession, News::Set(id)) => return self.pin(exchange, Some(id), now),
+            (PinChange::SameSession, _) => return self.pin(exchange, exchange.brought.as_ref(), exchange.decided_at),
+            _ => {}
         }
         let here = matches!(exchange.facts.pin, PinClaim::Backend { slot: s, .. } if s == slot);
-        if exchange.stands_in() || (here && exchange.facts.pin.signed() && !exchange.facts.refresh && !exchange.relocated) {
+        if exchange.stands_in() || (here && exchange.facts.pin.signed() && !exchange.facts.refresh) {
             return None;
         }
-        if exchange.stay.is_some() {
+        if exchange.visit.counted().is_some() {
             return self.pin(exchange, exchange.brought.as_ref(), exchange.decided_at);
         }
         let at_first = app.settings.session.pin_on == PinOn::FirstResponse && exchange.brought.is_none() && !here;
         if at_first { self.pin(exchange, None, exchange.decided_at) } else { None }
     }
 
-    fn adopt(&mut self, exchange: &Exchange, key: SessionKey) -> Adopted {
-        let proof = match exchange.facts.pin {
-            PinClaim::Backend { issued: Some(issued), bound: true, .. } => Adoption::SignedPin { issued },
-            _ => Adoption::Unsigned,
-        };
-        let (ledger, slot, now) = (&exchange.snapshot.ledger, exchange.forward.backend.slot, self.world.now);
-        let adopted = ledger.adopt(key, slot, proof, exchange.decided_at, now);
-        if let Some(id) = exchange.brought.as_ref().filter(|_| ledger.find(key, now).is_some_and(|found| found.slot == slot)) {
-            self.settled((exchange.app, slot), id);
+    /// What clients may lose by rules that are as they are: noted before they lose it.
+    fn foresee(&mut self, exchange: &Exchange, brought: Option<SessionKey>, heard: Heard) {
+        let (ledger, now) = (Arc::clone(&exchange.snapshot.ledger), self.world.now);
+        let Some(found) = brought.and_then(|key| ledger.find(key, now)) else { return };
+        match heard {
+            // By an older name: the session is renamed once more, and a client that misses this answer keeps a name that is
+            // forgotten after 30 s. Its signed pin still leads home; in the mode `learn` nothing does.
+            Heard::Set(key, _) if brought != Some(key) && found.alias => {
+                if let Some(held) = self.id_of(exchange.client) {
+                    self.unsettled(exchange.app, &held);
+                }
+            }
+            // Nobody knows the scope of an adopted session: the deletion of another cookie ends it, too.
+            Heard::Deleted(scope) if scope != SCOPE && found.birth_scope == 0 => {
+                if let Some(id) = &exchange.brought {
+                    self.unsettled(exchange.app, id);
+                }
+            }
+            _ => {}
         }
-        adopted
     }
 
     fn pin(&self, exchange: &Exchange, id: Option<&String>, issued: Time) -> Option<String> {
@@ -314,7 +283,7 @@ impl Simulation {
     }
 
     fn leave(&self, exchange: &Exchange) {
-        if let Some(key) = exchange.stay {
+        if let Some(key) = exchange.visit.counted() {
             exchange.snapshot.ledger.leave(key, self.world.now);
         }
     }

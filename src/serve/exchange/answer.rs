@@ -108,8 +108,9 @@ impl Gateway {
             (WriteError | ReadError | ConnectionClosed | ReadTimedout | WriteTimedout, ErrorSource::Downstream) => 0,
             (InvalidHTTPHeader, ErrorSource::Downstream) => 400,
             (_, ErrorSource::Downstream) => 400,
-            (ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout, _) => 504,
-            (ConnectRefused | ConnectNoRoute | ConnectError | TLSHandshakeFailure, _) => 503,
+            (ReadTimedout | WriteTimedout, _) => 504,
+            // Nothing was sent, so nothing can be under way.
+            (ConnectTimedout | TLSHandshakeTimedout | ConnectRefused | ConnectNoRoute | ConnectError | TLSHandshakeFailure, _) => 503,
             (_, ErrorSource::Upstream) => 502,
             _ => 500,
         };

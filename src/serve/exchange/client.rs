@@ -52,7 +52,11 @@ impl Client {
     /// Whether the user's own connection is encrypted, as far as we are told.
     pub(super) fn secure(&self, session: &Session) -> bool {
         let told = self.trusted.then(|| session.get_header("x-forwarded-proto")).flatten();
-        told.map_or(self.tls, |proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+        // Of a chain of proxies the first one met the user.
+        let first = |proto: &HeaderValue| {
+            proto.as_bytes().split(|&b| b == b',').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"https")
+        };
+        told.map_or(self.tls, first)
     }
 
     /// A number that stays the same for this user: IPv6 by /64, because a device changes the rest of its address at will.

@@ -2,6 +2,7 @@
 //! dropped task leaks none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -18,6 +19,7 @@ use crate::model::reason::{PinResult, Reason};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 use crate::model::view::{App, Release};
+use crate::model::visit::{PinChange, Visit};
 use crate::serve::clock::Clock;
 use crate::serve::transport::Tunnel;
 
@@ -35,16 +37,23 @@ pub struct Exchange {
     pub(super) facts: Option<Facts>,
     pub(super) decided_at: Time,
     pub(super) claim: Option<Claim>,
+    pub(super) visit: Visit,
+    /// The visit's count in the ledger.
     pub(super) stay: Option<Stay>,
     pub(super) tried: Tried,
-    pub(super) attempts: u32,
     pub(super) waited: bool,
     pub(super) ignored: bool,
     /// The path as the backend knows it, where that differs.
     pub(super) mapped: Option<Box<[u8]>>,
     pub(super) max_body: Option<u64>,
     pub(super) tunnel: Option<Tunnel>,
+    /// What entering made of the client's pin.
     pub(super) pin_change: PinChange,
+    /// The line that sets or deletes the client's pin with this answer.
+    pub(super) pin_line: Option<String>,
+    /// Whether the next attempt waits a moment: its backend is paused, not gone.
+    pub(super) pause: bool,
+    _counted: Counted,
     pub(super) request_id: Option<HeaderValue>,
     pub(super) reason: Option<Reason>,
     pub(super) pin: PinResult,
@@ -57,26 +66,19 @@ pub struct Exchange {
 pub struct Claim {
     pub(super) forward: Forward,
     pub(super) release: Arc<Release>,
-    in_flight: Option<InFlight>,
-    /// Dropped after `in_flight`: whoever is woken finds the place free.
-    turn: Option<QueueTurn>,
+    /// Declared before `turn`, so dropped before it: whoever is woken finds the place free.
+    _in_flight: InFlight,
+    _turn: Option<QueueTurn>,
 }
 
 impl Claim {
     pub(super) fn new(forward: Forward, release: Arc<Release>, in_flight: InFlight, turn: Option<QueueTurn>) -> Claim {
-        Claim { forward, release, in_flight: Some(in_flight), turn }
+        Claim { forward, release, _in_flight: in_flight, _turn: turn }
     }
 
     /// Whether the backend closed before anything was sent, so that the exchange must be decided anew.
     pub(super) fn closed(&self) -> bool {
         self.forward.backend.admission() < Admission::KnownSessions
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        drop(self.in_flight.take());
-        drop(self.turn.take());
     }
 }
 
@@ -88,9 +90,25 @@ pub struct Stay {
 }
 
 impl Stay {
-    /// For an exchange that the ledger has let in under `key`.
-    pub(super) fn new(ledger: &Arc<Ledger>, key: SessionKey, clock: Clock) -> Stay {
-        Stay { ledger: Arc::clone(ledger), key, clock }
+    /// For a visit that the ledger counts.
+    pub(super) fn of(visit: &Visit, ledger: &Arc<Ledger>, clock: Clock) -> Option<Stay> {
+        Some(Stay { ledger: Arc::clone(ledger), key: visit.counted()?, clock })
+    }
+}
+
+/// An exchange under way, waiting ones included; a stop waits for it.
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Counted {
+        count.fetch_add(1, Ordering::AcqRel);
+        Counted(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -98,20 +116,6 @@ impl Drop for Stay {
     fn drop(&mut self) {
         self.ledger.leave(self.key, self.clock.now());
     }
-}
-
-/// What is to become of the client's pin with this answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum PinChange {
-    /// As the request's facts say: refreshed if it is due, else left alone.
-    #[default]
-    AsDue,
-    /// Pinned here, bound to the id that the answer sets.
-    NewSession,
-    /// Pinned here, bound to the id that the request carries.
-    SameSession,
-    /// Forgotten, with the session.
-    Delete,
 }
 
 /// Slots whose connect failed.
@@ -140,7 +144,7 @@ impl Tried {
 }
 
 impl Exchange {
-    pub(super) fn new() -> Exchange {
+    pub(super) fn new(under_way: &Arc<AtomicUsize>) -> Exchange {
         Exchange {
             started: Instant::now(),
             app: None,
@@ -149,15 +153,18 @@ impl Exchange {
             facts: None,
             decided_at: Time(0),
             claim: None,
+            visit: Visit::default(),
             stay: None,
             tried: Tried::default(),
-            attempts: 0,
             waited: false,
             ignored: false,
             mapped: None,
             max_body: None,
             tunnel: None,
             pin_change: PinChange::AsDue,
+            pin_line: None,
+            pause: false,
+            _counted: Counted::new(under_way),
             request_id: None,
             reason: None,
             pin: PinResult::None,
@@ -171,7 +178,7 @@ impl Exchange {
     pub(super) fn body_within_limit(&mut self, read: usize) -> Result<()> {
         match self.max_body {
             Some(max) if read as u64 > max => {
-                self.refused = Some(Reason::BodyTooLarge);
+                self.refuse(Reason::BodyTooLarge);
                 Error::e_explain(ErrorType::HTTPStatus(413), "request body larger than limits.max_body")
             }
             _ => Ok(()),

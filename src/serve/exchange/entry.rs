@@ -4,25 +4,26 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, COOKIE, USER_AGENT};
+use http::header::{CONTENT_LENGTH, COOKIE, HeaderValue, USER_AGENT};
 use pingora_core::Result;
 use pingora_proxy::Session;
 
 use super::Gateway;
 use super::client::{Client, host};
-use super::context::{Claim, Exchange, PinChange, Stay};
+use super::context::{Claim, Exchange, Stay};
 use super::patience::{Patience, QueueTurn};
 use crate::model::backend::Backend;
 use crate::model::balance::mix;
 use crate::model::decide::{Decision, Footing, Forward, Question, decide};
 use crate::model::facts::Facts;
 use crate::model::gate::{ClaimError, InFlight};
-use crate::model::ledger::{Attention, Entered};
+use crate::model::ledger::Attention;
 use crate::model::path_map;
 use crate::model::reason::Reason;
 use crate::model::routes::under;
 use crate::model::settings::Ignore;
 use crate::model::view::App;
+use crate::model::visit::Visit;
 
 /// A claim fails when a gate closes between decision and claim. Each failure needs another change of state in that
 /// instant, so a handful of attempts is for ever.
@@ -31,13 +32,15 @@ const CLAIMS: usize = 8;
 impl Gateway {
     /// Reads the request, decides and claims. The inner error is a refusal, the outer one a client that has gone.
     pub(super) async fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
-        let view = self.control.view();
         exchange.client = Client::of(session, &self.trusted);
+        exchange.request_id = Some(request_id(session.req_header(), exchange.client.trusted));
+        let view = self.control.snapshot();
         let request = session.req_header();
         let Some((app, prefix)) = view.route(host(session), request.uri.path()) else {
             return Ok(Err(Reason::NoApp));
         };
         let (app, prefix) = (Arc::clone(app), prefix.len());
+        drop(view);
         exchange.prefix = prefix;
         exchange.max_body = app.settings.limits.max_body;
         exchange.ignored = ignored(&app.settings.session.ignore, exchange, request);
@@ -50,6 +53,8 @@ impl Gateway {
         let now = self.control.now();
         exchange.decided_at = now;
         exchange.facts = Some(read_facts(&app, session, now));
+        // Pingora has none of its own: a client that stops reading would hold its backend and its session for ever.
+        session.as_downstream_mut().set_write_timeout(Some(app.settings.timeouts.write));
         exchange.app = Some(app);
         self.claim(session, exchange).await
     }
@@ -107,6 +112,13 @@ impl Gateway {
                 Decision::Wait(backend, longest) => {
                     exchange.waited = true;
                     Patience::of(session).until_admitted(session, &backend, longest).await?;
+                    // Much may have happened meanwhile, also to this session.
+                    exchange.decided_at = self.control.now();
+                    let Some(fresh) = self.control.view().app(&app.name).cloned() else { return Ok(Err(Reason::NoApp)) };
+                    app = fresh;
+                    facts = read_facts(&app, session, exchange.decided_at);
+                    exchange.app = Some(Arc::clone(&app));
+                    exchange.facts = Some(facts);
                     continue;
                 }
             };
@@ -200,19 +212,11 @@ impl Gateway {
         app.tally.pinned(forward.pin);
         exchange.reason = Some(forward.reason);
         exchange.pin = forward.pin;
-        exchange.pin_change = PinChange::AsDue;
-        let key = exchange.facts.and_then(|facts| facts.key).filter(|_| forward.footing != Footing::New && !exchange.ignored);
-        if let Some(key) = key {
-            let now = self.control.now();
+        if let Some(facts) = exchange.facts.as_ref().filter(|_| !exchange.ignored) {
             let attention = attention(app, session.req_header().uri.path());
-            if app.ledger.enter(key, attention, now) == Entered::Live {
-                exchange.stay = Some(Stay::new(&app.ledger, key, self.control.clock()));
-                let home = exchange.facts.and_then(|facts| facts.session).map(|found| found.slot);
-                if forward.reason != Reason::StandIn && home != Some(forward.backend.slot) {
-                    app.ledger.relocate(key, forward.backend.slot, now);
-                    exchange.pin_change = PinChange::SameSession;
-                }
-            }
+            let now = self.control.now();
+            (exchange.visit, exchange.pin_change) = Visit::begin(&app.ledger, facts, &forward, attention, exchange.decided_at, now);
+            exchange.stay = Stay::of(&exchange.visit, &app.ledger, self.control.clock());
         }
         exchange.claim = Some(Claim::new(forward, release, in_flight, turn));
         Ok(())
@@ -237,6 +241,17 @@ pub(super) fn read_facts(app: &App, session: &Session, now: crate::model::time::
     Facts::read(app, cookies, header, request.uri.path().as_bytes(), request.uri.query().map(str::as_bytes), now)
 }
 
+/// A trusted proxy's id, or a new one of 32 hexadecimal digits.
+fn request_id(request: &pingora_http::RequestHeader, trusted: bool) -> HeaderValue {
+    if trusted && let Some(id) = request.headers.get("x-request-id").filter(|id| id.len() <= 128) {
+        return id.clone();
+    }
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bits = (u128::from(dice()) << 64) | u128::from(dice());
+    let digits: [u8; 32] = std::array::from_fn(|i| DIGITS.get(((bits >> (4 * (31 - i))) & 15) as usize).copied().unwrap_or(b'0'));
+    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+}
+
 fn attention(app: &App, path: &str) -> Attention {
     let background = app.settings.session.background_paths.iter().any(|prefix| under(prefix, path));
     if background { Attention::Background } else { Attention::Foreground }
@@ -253,13 +268,28 @@ fn ignored(ignore: &Ignore, exchange: &Exchange, request: &pingora_http::Request
     ignore.user_agents.iter().any(|pattern| matches(pattern.as_bytes(), agent))
 }
 
-/// Whether `text` fits a pattern in which `*` stands for anything.
+/// Whether `text` fits a pattern in which `*` stands for anything. Only the last star is ever tried again, so the work is
+/// bounded by the product of both lengths, whatever a client sends.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|skip| text.get(skip..).is_some_and(|text| matches(rest, text))),
-        Some((first, rest)) => text.split_first().is_some_and(|(t, text)| t == first && matches(rest, text)),
+    let (mut p, mut t) = (0, 0);
+    let mut star = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(octet) if text.get(t) == Some(octet) => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    (p, t) = (at + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
     }
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|octet| *octet == b'*'))
 }
 
 thread_local! {
@@ -298,5 +328,9 @@ mod tests {
         check("*", "", true);
         check("curl", "curl", true);
         check("curl", "curl/8", false);
+        check("*a*a*b", &"a".repeat(8192), false);
+        check("a*b*c", "axxbxxbc", true);
+        check("", "", true);
+        check("", "x", false);
     }
 }

@@ -25,13 +25,14 @@ mod response_head;
 mod session_news;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
@@ -44,7 +45,7 @@ use crate::model::reason::Reason;
 pub use client::TrustedProxies;
 pub use context::Exchange;
 pub use explain::explain;
-use patience::Queues;
+use patience::{Patience, Queues};
 
 /// All that the hooks share.
 pub struct Gateway {
@@ -58,13 +59,15 @@ pub struct Gateway {
     pub stop: Stop,
     /// Where exchanges are written down.
     pub access_log: Option<AccessLog>,
+    /// Exchanges under way, waiting ones included.
+    pub under_way: Arc<AtomicUsize>,
     queues: Queues,
 }
 
 impl Gateway {
     /// A gateway that has served nobody yet.
     pub fn new(control: Arc<Control>, prober: Arc<Prober>, trusted: TrustedProxies, stop: Stop, access_log: Option<AccessLog>) -> Gateway {
-        Gateway { control, prober, trusted, stop, access_log, queues: Queues::default() }
+        Gateway { control, prober, trusted, stop, access_log, under_way: Arc::default(), queues: Queues::default() }
     }
 }
 
@@ -73,7 +76,7 @@ impl ProxyHttp for Gateway {
     type CTX = Exchange;
 
     fn new_ctx(&self) -> Exchange {
-        Exchange::new()
+        Exchange::new(&self.under_way)
     }
 
     /// None: the default module would cost every request an allocation for a compression that is off.
@@ -98,7 +101,9 @@ impl ProxyHttp for Gateway {
             exchange.refuse(reason);
             return Error::e_explain(ErrorType::HTTPStatus(answer::status(reason)), reason.as_str());
         }
-        exchange.attempts += 1;
+        if std::mem::take(&mut exchange.pause) {
+            Patience::of(session).pause(session).await?;
+        }
         peer::build(session, exchange)
     }
 
@@ -139,6 +144,10 @@ impl ProxyHttp for Gateway {
                 tunnel.body_ended();
             }
         }
+        if session.was_upgraded() {
+            // What a tunnel carries is no body.
+            return Ok(());
+        }
         exchange.body_within_limit(session.as_downstream().body_bytes_read())
     }
 
@@ -177,7 +186,10 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         // A backend may have acted on what it got. Only a request that may be repeated by its method (RFC 9110 §9.2.2), whole
         // in the buffer, on a pooled connection that turned out to be closed, is sent again.
-        if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+        // An HTTP/2 backend may say itself that it has not (RFC 9113 §8.7); Pingora then has decided already.
+        let again = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
+        let refused = matches!(e.retry, RetryType::Decided(true));
+        if !again || !(refused || session.req_header().method.is_idempotent()) {
             e.set_retry(false);
         } else {
             e.retry.decide_reuse(client_reused);

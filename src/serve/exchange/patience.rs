@@ -174,6 +174,11 @@ impl Patience {
         }
     }
 
+    /// A moment before the next attempt to connect.
+    pub(super) async fn pause(&self, session: &mut Session) -> Result<()> {
+        self.wait(session, sleep_until(Instant::now() + LOOK)).await
+    }
+
     /// Waits until the backend admits its sessions again, at most `longest`.
     pub(super) async fn until_admitted(&self, session: &mut Session, backend: &Backend, longest: Duration) -> Result<()> {
         let end = Instant::now() + longest;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{EXPECT, UPGRADE};
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
@@ -13,7 +14,6 @@ use super::context::Exchange;
 use crate::model::admission::Health;
 use crate::model::decide::Footing;
 use crate::model::health::ConnectFailure;
-use crate::model::reason::Reason;
 use crate::model::routes::under;
 use crate::model::settings::Protocol;
 use crate::serve::transport::Tunnel;
@@ -21,16 +21,20 @@ use crate::serve::transport::Tunnel;
 /// Streams on one HTTP/2 connection to a backend: what Tomcat and nginx allow by default, halved.
 const H2_STREAMS: usize = 64;
 
-pub(super) fn build(session: &Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+pub(super) fn build(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    let upgrade = is_websocket(session);
     let (Some(claim), Some(app)) = (&exchange.claim, &exchange.app) else {
         return Error::e_explain(ErrorType::InternalError, "no backend was claimed");
     };
     let backend = &claim.forward.backend;
     let Some(address) = backend.live.address() else {
-        return Error::e_explain(ErrorType::ConnectError, "the backend's host name has not been resolved");
+        let mut e = Error::explain(ErrorType::ConnectError, "the backend's host name has not been resolved");
+        e.set_retry(exchange.tried.add(backend.slot));
+        exchange.claim = None;
+        exchange.stay = None;
+        return Err(e.into_up());
     };
     let timeouts = &app.settings.timeouts;
-    let upgrade = session.is_upgrade_req();
     let streaming = upgrade || app.settings.streaming_paths.iter().any(|prefix| under(prefix, session.req_header().uri.path()));
     let mut options = PeerOptions::new();
     options.connection_timeout = Some(timeouts.connect);
@@ -73,7 +77,8 @@ impl Gateway {
         let (Some(claim), Some(app)) = (&exchange.claim, &exchange.app) else { return e };
         let backend = Arc::clone(&claim.forward.backend);
         let failure = failure(&e);
-        log::warn!("backend {}/{}/{}: {}", app.name, backend.release, backend.spec.name, failure.as_str());
+        // The prober says once what each of a thousand waiting users would say again.
+        log::debug!("backend {}/{}/{}: {}", app.name, backend.release, backend.spec.name, failure.as_str());
         self.prober.report_connect_failure(&backend, failure);
         if session.as_downstream().retry_buffer_truncated() {
             return e;
@@ -81,8 +86,9 @@ impl Gateway {
         // A paused process accepts until its backlog is full, and then not at all. Its sessions wait for it; when the prober
         // finds it down, the next attempt is decided anew.
         let paused = failure == ConnectFailure::TimedOut && backend.live.gate.read().health != Health::Down;
-        let patient = paused && claim.forward.footing != Footing::New && claim.forward.reason != Reason::StandIn;
+        let patient = paused && claim.forward.footing != Footing::New && !claim.forward.stands_in;
         if patient && exchange.started.elapsed() < app.settings.timeouts.read {
+            exchange.pause = true;
             e.set_retry(true);
             return e;
         }
@@ -92,6 +98,22 @@ impl Gateway {
         e.set_retry(room);
         e
     }
+}
+
+/// Whether a tunnel is asked for. Any other `Upgrade`, such as the `h2c` that some clients send with every request, is an offer
+/// that Pingora takes out. A request that waits for `100 Continue`, or has a body, is none: its body would not end before the
+/// backend's first word, and the guard of a tunnel waits for that end.
+fn is_websocket(session: &mut Session) -> bool {
+    if !session.is_upgrade_req() {
+        return false;
+    }
+    let head = &session.req_header().headers;
+    let websocket = head
+        .get_all(UPGRADE)
+        .iter()
+        .flat_map(|v| v.as_bytes().split(|&b| b == b','))
+        .any(|p| p.trim_ascii().eq_ignore_ascii_case(b"websocket"));
+    websocket && !head.contains_key(EXPECT) && session.as_downstream_mut().is_body_empty()
 }
 
 fn failure(e: &Error) -> ConnectFailure {

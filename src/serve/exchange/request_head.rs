@@ -8,48 +8,38 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::Exchange;
-use super::entry::dice;
 use crate::model::facts::route_slot;
 use crate::model::identity::{Carrier, CookieEdit, CookieField, Prefixed, edit_cookies, without_path_parameter, without_query_parameter};
 use crate::model::settings::PinMode;
 use crate::model::view::{App, View};
 
 impl Gateway {
-    pub(super) fn write_request_head(&self, session: &Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
+    pub(super) fn write_request_head(&self, session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
         let (Some(claim), Some(app)) = (&exchange.claim, &exchange.app) else {
             return Error::e_explain(ErrorType::InternalError, "no backend was claimed");
         };
         let strip = claim.forward.strip;
-        write_cookies(&self.control.view(), app, request, strip)?;
+        if request.headers.contains_key(COOKIE) {
+            write_cookies(&self.control.snapshot(), app, request, strip)?;
+        }
         write_target(app, request, exchange, strip)?;
         remove_ours(request);
         write_client(session, request, exchange)?;
-        let id = match exchange.request_id.clone() {
-            Some(id) => id,
-            None => request_id(request, exchange.client.trusted),
-        };
-        request.insert_header("X-Request-Id", id.clone())?;
-        request.insert_header("X-Tidegate-Release", name(&claim.release.name)?)?;
+        if let Some(id) = &exchange.request_id {
+            request.insert_header("X-Request-Id", id.clone())?;
+        }
+        request.insert_header("X-Tidegate-Release", claim.release.label.clone())?;
         if let Some(newest) = app.newest() {
-            request.insert_header("X-Tidegate-Current", name(&newest.name)?)?;
+            request.insert_header("X-Tidegate-Current", newest.label.clone())?;
         }
         if claim.forward.backend.emptying() {
             request.insert_header("X-Tidegate-State", HeaderValue::from_static("draining"))?;
         }
-        exchange.request_id = Some(id);
         Ok(())
     }
 }
 
-/// Config names are tokens, so this cannot fail on what was checked.
-fn name(text: &str) -> Result<HeaderValue> {
-    HeaderValue::from_str(text).map_err(|e| Error::because(ErrorType::InternalError, "a name is no header value", e))
-}
-
 fn write_cookies(view: &View, app: &App, request: &mut RequestHeader, strip: bool) -> Result<()> {
-    if !request.headers.contains_key(COOKIE) {
-        return Ok(());
-    }
     let is_app = |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| view.app(name).is_some());
     let is_route = |route: &[u8]| route_slot(app, route).is_some();
     let prefixed = (app.settings.session.pin == PinMode::Prefix).then_some(Prefixed { cookies: &app.names.cookies, is_route: &is_route });
@@ -112,20 +102,18 @@ pub(super) fn split_query(target: &[u8]) -> (&[u8], &[u8]) {
 
 /// Fields that only we may write.
 fn remove_ours(request: &mut RequestHeader) {
-    const OURS: [&str; 6] =
-        ["x-tidegate-release", "x-tidegate-current", "x-tidegate-state", "x-tidegate-deadline", "x-tidegate-debug", "x-tidegate-decision"];
     let foreign = |name: &http::HeaderName| name.as_str().starts_with("x-tidegate-");
     if !request.headers.keys().any(foreign) {
         return;
     }
-    for name in OURS {
-        request.remove_header(name);
-    }
-    let others: Vec<http::HeaderName> = request.headers.keys().filter(|name| foreign(name)).cloned().collect();
-    for name in others {
+    let ours: Vec<http::HeaderName> = request.headers.keys().filter(|name| foreign(name)).cloned().collect();
+    for name in ours {
         request.remove_header(&name);
     }
 }
+
+/// Fields by which applications let themselves be told who asks; from a stranger they are lies (RFC 7239 §8.1).
+const FORGED: [&str; 5] = ["forwarded", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-ssl", "x-real-ip"];
 
 fn write_client(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     let client = &exchange.client;
@@ -144,28 +132,23 @@ fn write_client(session: &Session, request: &mut RequestHeader, exchange: &Excha
         }
         None => peer,
     };
+    if !client.trusted {
+        for name in FORGED {
+            request.remove_header(name);
+        }
+    }
     request.insert_header("X-Forwarded-For", chain)?;
     if !(client.trusted && request.headers.contains_key("x-forwarded-proto")) {
         request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(if client.tls { "https" } else { "http" }))?;
     }
     if !(client.trusted && request.headers.contains_key("x-forwarded-host")) {
-        let host = request.headers.get(HOST).cloned();
-        let host = host.or_else(|| HeaderValue::from_str(session.req_header().uri.authority()?.as_str()).ok());
+        // The authority first, as routing does (RFC 9112 §3.2.2).
+        let authority = session.req_header().uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        let host = authority.or_else(|| request.headers.get(HOST).cloned());
         match host {
             Some(host) => request.insert_header("X-Forwarded-Host", host)?,
             None => drop(request.remove_header("x-forwarded-host")),
         }
     }
     Ok(())
-}
-
-/// A trusted proxy's id, or a new one of 32 hexadecimal digits.
-fn request_id(request: &RequestHeader, trusted: bool) -> HeaderValue {
-    if trusted && let Some(id) = request.headers.get("x-request-id").filter(|id| id.len() <= 128) {
-        return id.clone();
-    }
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bits = (u128::from(dice()) << 64) | u128::from(dice());
-    let digits: [u8; 32] = std::array::from_fn(|i| DIGITS.get(((bits >> (4 * (31 - i))) & 15) as usize).copied().unwrap_or(b'0'));
-    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
 }

@@ -1,108 +1,148 @@
-//! What an answer says of its session, told to the ledger: born, renamed, ended, or honoured and therefore alive.
+//! What an answer says of its session: told to the ledger by the rules of the model, and turned into the client's next pin.
 
-use http::header::SET_COOKIE;
+use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Gateway;
-use super::context::{Exchange, PinChange, Stay};
+use super::context::{Exchange, Stay};
 use super::request_head::split_query;
-use crate::model::decide::Footing;
-use crate::model::identity::{News, Scope, news};
-use crate::model::ledger::{Adopted, Adoption, Attention, EndReason, Entered, Standing};
-use crate::model::reason::Reason;
-use crate::model::session_key::SessionKey;
+use crate::model::decide::PinClaim;
+use crate::model::facts::held_pin;
+use crate::model::identity::{Identity, News, PinAttributes, delete_pin_cookie, identify, news, set_pin_cookie};
+use crate::model::ledger::Standing;
+use crate::model::pin::{Pin, VerifiedPin};
+use crate::model::settings::{PinMode, PinOn};
+use crate::model::time::Time;
 use crate::model::view::App;
+use crate::model::visit::{Heard, PinChange};
 
 impl Gateway {
     pub(super) fn hear_session_news(&self, session: &Session, response: &ResponseHeader, exchange: &mut Exchange) {
-        let (Some(app), Some(claim)) = (exchange.app.clone(), &exchange.claim) else { return };
-        if exchange.ignored {
+        if exchange.claim.is_none() {
             return;
         }
-        let slot = claim.forward.backend.slot;
-        let (footing, strip) = (claim.forward.footing, claim.forward.strip);
+        let Some(app) = exchange.app.take() else { return };
         let now = self.control.now();
-        let request = session.req_header();
+        // Lines and path are both of the backend's side of a path mapping.
         let path = match &exchange.mapped {
             Some(mapped) => split_query(mapped).0,
-            None => request.uri.path().as_bytes(),
+            None => session.req_header().uri.path().as_bytes(),
         };
         let lines = response.headers.get_all(SET_COOKIE).iter().map(|line| line.as_bytes());
         let header = app.names.header.as_deref().and_then(|name| response.headers.get(name)).map(|value| value.as_bytes());
-        // The id that this request brought to the backend; a stripped one never got there.
-        let brought = exchange.facts.and_then(|facts| facts.key).filter(|_| !strip);
-        match news(lines, header, &app.names, path, now) {
-            News::Set(new) => {
-                let key = app.hash.key(new.id);
-                exchange.pin_change = self.heard_of(&app, exchange, brought, key, slot, new.scope);
+        let told = news(lines, header, &app.names, path, now);
+        let change = if exchange.ignored {
+            // Pinned like everybody, counted by nobody.
+            match told {
+                News::Set(_) => PinChange::NewSession,
+                News::Deleted(_) => PinChange::Delete,
+                News::Nothing => PinChange::AsDue,
             }
-            News::Deleted(deletion) => {
-                if brought.is_some_and(|key| app.ledger.end(key, EndReason::Logout, u32::from(deletion.scope.0), now)) {
-                    exchange.pin_change = PinChange::Delete;
-                }
+        } else {
+            let heard = match &told {
+                News::Set(new) => Heard::Set(app.hash.key(new.id), u32::from(new.scope.0)),
+                News::Deleted(deletion) => Heard::Deleted(u32::from(deletion.scope.0)),
+                News::Nothing if response.status.is_server_error() => Heard::Failure,
+                News::Nothing if app.settings.not_mine.status.contains(response.status.as_u16()) => Heard::Failure,
+                News::Nothing => Heard::Nothing,
+            };
+            let change = exchange.visit.hear(&app.ledger, heard, now);
+            if exchange.stay.is_none() {
+                exchange.stay = Stay::of(&exchange.visit, &app.ledger, self.control.clock());
             }
-            News::Nothing => {
-                let honoured = footing == Footing::Unknown || (footing == Footing::New && brought.is_some());
-                let failed = response.status.is_server_error() || app.settings.not_mine.status.contains(response.status.as_u16());
-                if let Some(key) = brought.filter(|_| honoured && !failed && exchange.stay.is_none()) {
-                    self.honoured(&app, exchange, key, slot);
-                }
-            }
+            change
+        };
+        let change = if change == PinChange::AsDue { exchange.pin_change } else { change };
+        if app.settings.session.pin == PinMode::Cookie {
+            exchange.pin_line = pin_line(session, &app, response, exchange, change, &told, now);
         }
+        exchange.app = Some(app);
     }
+}
 
-    /// The answer sets an id.
-    fn heard_of(
-        &self,
-        app: &App,
-        exchange: &mut Exchange,
-        brought: Option<SessionKey>,
-        key: SessionKey,
-        slot: u32,
-        scope: Scope,
-    ) -> PinChange {
-        let now = self.control.now();
-        let scope = u32::from(scope.0);
-        let found = exchange.facts.and_then(|facts| facts.session);
-        let was_live = exchange.stay.is_some() || found.is_some_and(|found| matches!(found.standing, Standing::Live { .. }));
-        match brought {
-            Some(old) if old == key && was_live && found.is_some_and(|found| found.slot == slot) => return PinChange::AsDue,
-            // The same id again: the application says itself that it honours it.
-            Some(old) if old == key => {
-                let adopted = app.ledger.adopt(key, slot, self.proof(exchange), exchange.decided_at, now);
-                if !matches!(adopted, Adopted::Live | Adopted::Known) {
-                    app.ledger.born(key, slot, scope, now);
-                }
-                return PinChange::NewSession;
+/// The line that sets or deletes the pin, if this answer is to carry one.
+fn pin_line(
+    session: &Session,
+    app: &App,
+    response: &ResponseHeader,
+    exchange: &Exchange,
+    change: PinChange,
+    told: &News<'_>,
+    now: Time,
+) -> Option<String> {
+    let (facts, claim) = (exchange.facts.as_ref()?, exchange.claim.as_ref()?);
+    let here = matches!(facts.pin, PinClaim::Backend { slot, .. } if slot == claim.forward.backend.slot);
+    let change = match change {
+        PinChange::AsDue if claim.forward.stands_in => return None,
+        PinChange::AsDue if facts.key.is_some() && !claim.forward.strip => {
+            if here && facts.pin.signed() && !facts.refresh {
+                return None;
             }
-            Some(old) if was_live => {
-                let silent = found.map(|found| exchange.decided_at.since(found.seen));
-                app.ledger.rotate(old, key, slot, scope, silent, now);
+            // Bound to a name that is out of date by now, a pin would be worth nothing once its alias is forgotten.
+            let found = app.ledger.find(facts.key?, now)?;
+            if found.alias || !matches!(found.standing, Standing::Live { .. }) || exchange.stay.is_none() {
+                return None;
             }
-            _ => {
-                app.ledger.born(key, slot, scope, now);
-            }
+            PinChange::SameSession
         }
-        PinChange::NewSession
+        PinChange::AsDue if app.settings.session.pin_on == PinOn::FirstResponse && !exchange.ignored && (!here || facts.refresh) => change,
+        PinChange::AsDue => return None,
+        other => other,
+    };
+    if cacheable(response) {
+        return None;
     }
+    let identity = identity(session, app);
+    let held = held_pin(app, &identity);
+    let over = if exchange.client.secure(session) { PinAttributes::OVER_TLS } else { PinAttributes::OVER_PLAIN };
+    let kept = held.as_ref().map_or(over, VerifiedPin::attributes);
+    if change == PinChange::Delete {
+        let attributes = match told {
+            News::Deleted(deletion) if held.is_none() => PinAttributes::beside(&deletion.cookie, now),
+            _ => kept,
+        };
+        return Some(delete_pin_cookie(&app.pin_cookie, &attributes));
+    }
+    // The attributes of the session cookie beside it, also where it is only renewed.
+    let beside = match told {
+        News::Set(new) => new.cookie.as_ref().map(|cookie| PinAttributes::beside(cookie, now)),
+        _ => None,
+    };
+    let (binding, attributes) = match (change, told) {
+        (PinChange::NewSession, News::Set(new)) => (app.keyring.binding(new.id), beside.unwrap_or(over)),
+        (PinChange::SameSession, _) => {
+            let chosen = facts.key?;
+            let id = identity.ids.as_slice().iter().find(|id| app.hash.key(id) == chosen)?;
+            (app.keyring.binding(id), beside.unwrap_or(kept))
+        }
+        _ => (None, kept),
+    };
+    // A pin that stays where it was keeps its issue time, and one for a session that was there is dated by the decision: where
+    // ledger and pin disagree the later issued wins, and a slow answer must not outrank a later move.
+    let issued = match (change, held) {
+        (PinChange::NewSession, _) => now,
+        (_, Some(pin)) if here => pin.issued,
+        _ => exchange.decided_at,
+    };
+    let backend = &claim.forward.backend;
+    let pin = Pin { release: &backend.release, backend: &backend.spec.name, binding, issued, seen: now, attributes };
+    Some(set_pin_cookie(&app.pin_cookie, &app.keyring.sign(&app.name, &pin), &attributes, now))
+}
 
-    /// An id that was not live met a backend that did not replace it.
-    fn honoured(&self, app: &std::sync::Arc<App>, exchange: &mut Exchange, key: SessionKey, slot: u32) {
-        let now = self.control.now();
-        let adopted = app.ledger.adopt(key, slot, self.proof(exchange), exchange.decided_at, now);
-        if matches!(adopted, Adopted::Live | Adopted::Known) && exchange.reason != Some(Reason::StandIn) {
-            if app.ledger.enter(key, Attention::Foreground, now) == Entered::Live {
-                exchange.stay = Some(Stay::new(&app.ledger, key, self.control.clock()));
-            }
-            exchange.pin_change = PinChange::SameSession;
-        }
-    }
+fn identity<'a>(session: &'a Session, app: &App) -> Identity<'a> {
+    let request = session.req_header();
+    let cookies = request.headers.get_all(COOKIE).iter().map(|value| value.as_bytes());
+    let header = |name: &str| request.headers.get(name).map(|value| value.as_bytes());
+    let (path, query) = (request.uri.path().as_bytes(), request.uri.query().map(str::as_bytes));
+    identify(&app.names, Some(&app.pin_cookie), cookies, header, path, query)
+}
 
-    fn proof(&self, exchange: &Exchange) -> Adoption {
-        match exchange.facts.map(|facts| facts.pin) {
-            Some(crate::model::decide::PinClaim::Backend { issued: Some(issued), bound: true, .. }) => Adoption::SignedPin { issued },
-            _ => Adoption::Unsigned,
-        }
-    }
+/// Answers that caches may share must not carry anybody's pin (RFC 9111 §3.5, §5.2.2; RFC 8246).
+fn cacheable(response: &ResponseHeader) -> bool {
+    let mut directives = response.headers.get_all(CACHE_CONTROL).iter().flat_map(|v| v.as_bytes().split(|&b| b == b','));
+    directives.any(|directive| {
+        let name = directive.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
+        [b"public".as_slice(), b"s-maxage", b"immutable"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
 }
