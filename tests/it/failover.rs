@@ -127,7 +127,7 @@ fn a_refused_connect_sends_any_request_elsewhere_with_its_whole_body() {
             assert_eq!((answer.body, again.body), (arrived[0].body.clone(), arrived[1].body.clone()));
         }
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "down");
-        assert!(tidegate.read("tidegate.log").contains("backend shop/v1/a1: connect refused"));
+        assert!(tidegate.read("tidegate.log").contains("shop/v1/a1: up -> down: connect refused"));
     }
 }
 

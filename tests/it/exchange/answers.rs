@@ -82,7 +82,7 @@ fn without_a_backend_the_answer_is_503_and_says_when_to_try_again() {
 fn nonsense_silence_and_absence_are_told_apart() {
     let speaker = Speaker::start(|stream| {
         let (mut input, mut out) = (BufReader::new(stream.try_clone()?), stream);
-        while let Some(head) = next_request(&mut input, stream)? {
+        if let Some(head) = next_request(&mut input, stream)? {
             match head.word(1) {
                 "/garbage" => out.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n")?,
                 "/half" => out.write_all(b"HTTP/1.1 200 OK\r\nContent-Le")?,
@@ -90,7 +90,6 @@ fn nonsense_silence_and_absence_are_told_apart() {
                 // Silent until the proxy has had enough.
                 _ => drop(crate::http::Head::read(&mut input)?),
             }
-            return Ok(());
         }
         Ok(())
     });
