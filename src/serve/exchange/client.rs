@@ -1,10 +1,11 @@
 //! Who asks: the address, scheme and host, as seen or as told by a trusted proxy.
 
-use std::fmt::Write;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{HOST, HeaderValue};
 use ipnet::IpNet;
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::model::balance::mix;
@@ -69,12 +70,19 @@ impl Client {
 
     /// The peer's address as a header value.
     pub(super) fn peer_text(&self) -> HeaderValue {
-        let mut text = String::with_capacity(40);
-        // Writing to a String cannot fail.
-        if write!(text, "{}", self.peer).is_err() {
-            text.clear();
-        }
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        // Longer than any address: 45 octets are enough for IPv6 with an embedded IPv4 address (INET6_ADDRSTRLEN).
+        let mut text = [0; 48];
+        let mut rest = text.as_mut_slice();
+        let written = match self.peer {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets();
+                write!(rest, "{a}.{b}.{c}.{d}")
+            }
+            IpAddr::V6(v6) => write!(rest, "{v6}"),
+        };
+        let left = rest.len();
+        let length = written.map_or(0, |()| text.len() - left);
+        HeaderValue::from_bytes(text.get(..length).unwrap_or_default()).unwrap_or(HeaderValue::from_static("unknown"))
     }
 }
 
@@ -99,11 +107,24 @@ fn forwarded_for(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> 
     last
 }
 
-/// The request's host without a port: from the target's authority (HTTP/2, absolute form) or the Host field.
+/// The authority of the request's target: HTTP/2 has one always, HTTP/1 in absolute form; then it counts, and not the Host
+/// field (RFC 9112 §3.2.2).
+pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
+    match request.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None if request.raw_path().first() == Some(&b'/') => None,
+        None => {
+            let (_, rest) = std::str::from_utf8(request.raw_path()).ok()?.split_once("://")?;
+            rest.split(['/', '?', '#']).next()
+        }
+    }
+}
+
+/// The request's host without a port.
 pub(super) fn host(session: &Session) -> Option<&str> {
     let request = session.req_header();
-    let authority = match request.uri.authority() {
-        Some(authority) => authority.as_str(),
+    let authority = match authority(request) {
+        Some(authority) => authority,
         None => request.headers.get(HOST)?.to_str().ok()?,
     };
     let authority = authority.rsplit('@').next().unwrap_or(authority);

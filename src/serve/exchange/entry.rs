@@ -12,6 +12,7 @@ use super::Gateway;
 use super::client::{Client, host};
 use super::context::{Claim, Exchange, Stay};
 use super::patience::{Patience, QueueTurn};
+use super::request_head::unburden;
 use crate::model::backend::Backend;
 use crate::model::balance::mix;
 use crate::model::decide::{Decision, Footing, Forward, Question, decide};
@@ -30,8 +31,9 @@ use crate::model::visit::Visit;
 const CLAIMS: usize = 8;
 
 impl Gateway {
-    /// Reads the request, decides and claims. The inner error is a refusal, the outer one a client that has gone.
-    pub(super) async fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+    /// Reads the request: everything that can be known of it before a decision.
+    pub(super) fn read(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+        unburden(session.req_header_mut())?;
         exchange.client = Client::of(session, &self.trusted);
         exchange.request_id = Some(request_id(session.req_header(), exchange.client.trusted));
         let view = self.control.snapshot();
@@ -45,10 +47,12 @@ impl Gateway {
         exchange.max_body = app.settings.limits.max_body;
         exchange.ignored = ignored(&app.settings.session.ignore, exchange, request);
         exchange.debug = exchange.client.trusted && request.headers.get("x-tidegate-debug").is_some_and(|v| v == "1");
-        let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-        if exchange.max_body.is_some_and(|max| length.is_some_and(|length| length > max)) {
-            exchange.app = Some(app);
-            return Ok(Err(Reason::BodyTooLarge));
+        if let Some(max) = exchange.max_body {
+            let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+            if length.is_some_and(|length| length > max) {
+                exchange.app = Some(app);
+                return Ok(Err(Reason::BodyTooLarge));
+            }
         }
         let now = self.control.now();
         exchange.decided_at = now;
@@ -56,7 +60,23 @@ impl Gateway {
         // Pingora has none of its own: a client that stops reading would hold its backend and its session for ever.
         session.as_downstream_mut().set_write_timeout(Some(app.settings.timeouts.write));
         exchange.app = Some(app);
-        self.claim(session, exchange).await
+        Ok(Ok(()))
+    }
+
+    /// Decides and claims where nothing has to be waited for and nothing was tried before: nearly always. `None` means that
+    /// [`Gateway::claim`] must do it, whose future is too large to be carried along by every request.
+    pub(super) fn claim_at_once(&self, session: &Session, exchange: &mut Exchange) -> Option<Result<(), Reason>> {
+        let app = exchange.app.take()?;
+        let question = question(exchange, exchange.facts.as_ref()?);
+        let claimed = match decide(&app, &question) {
+            Decision::Forward(forward) if forward.backend.max_connections.is_none() => {
+                let in_flight = forward.backend.live.gate.claim(forward.need, None).ok();
+                in_flight.map(|in_flight| self.entered(session, exchange, &app, forward, in_flight, None))
+            }
+            _ => None,
+        };
+        exchange.app = Some(app);
+        claimed
     }
 
     /// Decides anew after the backend of the former claim could not be reached.
@@ -72,23 +92,15 @@ impl Gateway {
         self.claim(session, exchange).await
     }
 
-    async fn claim(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+    /// Decides and claims, waiting where that is asked for. The inner error is a refusal, the outer one a client that has gone.
+    pub(super) async fn claim(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
         let (Some(mut app), Some(mut facts)) = (exchange.app.clone(), exchange.facts) else { return Ok(Err(Reason::NoApp)) };
         let tried = exchange.tried;
         // The first full backend that a new client met since it last waited, and its place in the crowd.
         let (mut full, mut crowd) = (None, None);
         let mut claims = 0..CLAIMS;
         while claims.next().is_some() {
-            let question = Question {
-                now: exchange.decided_at,
-                has_id: facts.key.is_some(),
-                session: facts.session,
-                pin: facts.pin,
-                tried: exchange.tried.as_slice(),
-                waited: exchange.waited,
-                dice: dice(),
-                client: exchange.client.hash(),
-            };
+            let question = question(exchange, &facts);
             let decision = decide(&app, &question);
             if let Some(backend) = self.full_for(&app, &decision, &mut full, crowd.is_some()) {
                 let Some(place) = crowd.take().or_else(|| self.queues.join_crowd(&app, &backend)) else {
@@ -220,6 +232,19 @@ impl Gateway {
         }
         exchange.claim = Some(Claim::new(forward, release, in_flight, turn));
         Ok(())
+    }
+}
+
+fn question<'a>(exchange: &'a Exchange, facts: &Facts) -> Question<'a> {
+    Question {
+        now: exchange.decided_at,
+        has_id: facts.key.is_some(),
+        session: facts.session,
+        pin: facts.pin,
+        tried: exchange.tried.as_slice(),
+        waited: exchange.waited,
+        dice: dice(),
+        client: exchange.client.hash(),
     }
 }
 

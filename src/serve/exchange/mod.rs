@@ -83,11 +83,18 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut pingora_core::modules::http::HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        match self.admit(session, exchange).await? {
+        let admitted = match self.read(session, exchange)? {
+            Ok(()) => match self.claim_at_once(session, exchange) {
+                Some(claimed) => claimed,
+                None => Box::pin(self.claim(session, exchange)).await?,
+            },
+            refused => refused,
+        };
+        match admitted {
             Ok(()) => Ok(false),
             Err(reason) => {
                 exchange.refuse(reason);
-                self.answer_refusal(session, exchange, reason).await?;
+                Box::pin(self.answer_refusal(session, exchange, reason)).await?;
                 Ok(true)
             }
         }
@@ -96,13 +103,13 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         // A retry: the claim was given up because its backend could not be reached, or its backend closed meanwhile.
         if exchange.claim.as_ref().is_none_or(|claim| claim.closed())
-            && let Err(reason) = self.claim_again(session, exchange).await?
+            && let Err(reason) = Box::pin(self.claim_again(session, exchange)).await?
         {
             exchange.refuse(reason);
             return Error::e_explain(ErrorType::HTTPStatus(answer::status(reason)), reason.as_str());
         }
         if std::mem::take(&mut exchange.pause) {
-            Patience::of(session).pause(session).await?;
+            Box::pin(Patience::of(session).pause(session)).await?;
         }
         peer::build(session, exchange)
     }
@@ -208,7 +215,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
-        self.answer_failure(session, e, exchange).await
+        Box::pin(self.answer_failure(session, e, exchange)).await
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {

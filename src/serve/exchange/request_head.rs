@@ -1,17 +1,33 @@
 //! What the backend sees: no pins, no dead session, its own path, and who asks. Written after Pingora has taken out hop-by-hop
 //! fields, so that a client cannot make our fields vanish by naming them in `Connection`.
 
-use http::header::{COOKIE, HOST, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::Gateway;
+use super::client::authority;
 use super::context::Exchange;
 use crate::model::facts::route_slot;
 use crate::model::identity::{Carrier, CookieEdit, CookieField, Prefixed, edit_cookies, without_path_parameter, without_query_parameter};
 use crate::model::settings::PinMode;
 use crate::model::view::{App, View};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RELEASE: HeaderName = HeaderName::from_static("x-tidegate-release");
+const CURRENT: HeaderName = HeaderName::from_static("x-tidegate-current");
+const STATE: HeaderName = HeaderName::from_static("x-tidegate-state");
+
+/// Fields that we add to a request, at most.
+const ADDED: usize = 8;
+
+/// Fields by which applications let themselves be told who asks; from a stranger they are lies (RFC 7239 §8.1).
+const FORGED: [&str; 5] = ["forwarded", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-ssl", "x-real-ip"];
 
 impl Gateway {
     pub(super) fn write_request_head(&self, session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
@@ -19,59 +35,91 @@ impl Gateway {
             return Error::e_explain(ErrorType::InternalError, "no backend was claimed");
         };
         let strip = claim.forward.strip;
-        if request.headers.contains_key(COOKIE) {
-            write_cookies(&self.control.snapshot(), app, request, strip)?;
+        let mut failed = None;
+        edit(request, |head| {
+            if head.headers.contains_key(COOKIE)
+                && let Err(e) = write_cookies(&self.control.snapshot(), app, &mut head.headers, strip)
+            {
+                failed = Some(e);
+            }
+            if let (Some(Carrier::Header), Some(header)) = (dead_carrier(exchange, strip), &app.names.header) {
+                head.headers.remove(header.as_str());
+            }
+            remove_foreign(&mut head.headers, exchange.client.trusted);
+            write_client(session, &mut head.headers, exchange);
+            if let Some(id) = &exchange.request_id {
+                head.headers.insert(REQUEST_ID, id.clone());
+            }
+            head.headers.insert(RELEASE, claim.release.label.clone());
+            if let Some(newest) = app.newest() {
+                head.headers.insert(CURRENT, newest.label.clone());
+            }
+            if claim.forward.backend.emptying() {
+                head.headers.insert(STATE, HeaderValue::from_static("draining"));
+            }
+        })?;
+        match failed {
+            Some(e) => Err(e),
+            None => write_target(app, request, exchange, strip),
         }
-        write_target(app, request, exchange, strip)?;
-        remove_ours(request);
-        write_client(session, request, exchange)?;
-        if let Some(id) = &exchange.request_id {
-            request.insert_header("X-Request-Id", id.clone())?;
-        }
-        request.insert_header("X-Tidegate-Release", claim.release.label.clone())?;
-        if let Some(newest) = app.newest() {
-            request.insert_header("X-Tidegate-Current", newest.label.clone())?;
-        }
-        if claim.forward.backend.emptying() {
-            request.insert_header("X-Tidegate-State", HeaderValue::from_static("draining"))?;
-        }
-        Ok(())
     }
 }
 
-fn write_cookies(view: &View, app: &App, request: &mut RequestHeader, strip: bool) -> Result<()> {
+/// Readies the head of a request for all that follows: without the client's spelling of names, whose copy would cost every
+/// request as much as the values do (names are not case-sensitive, RFC 9110 §5.1, and HAProxy sends them in lower case), and
+/// with room for what we add.
+pub(super) fn unburden(request: &mut RequestHeader) -> Result<()> {
+    edit(request, |head| head.headers.reserve(ADDED))
+}
+
+/// Edits the parts of a head. Pingora's own setters parse and copy each name.
+fn edit(request: &mut RequestHeader, change: impl FnOnce(&mut Parts)) -> Result<()> {
+    // What does not survive in a URI is kept beside it: absolute form, and octets that are no UTF-8.
+    let usual = request.raw_path().first() == Some(&b'/') && request.raw_path_is_utf8();
+    let target = (!usual).then(|| request.raw_path().to_vec());
+    let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut head = Parts::from(std::mem::replace(request, blank));
+    change(&mut head);
+    *request = RequestHeader::from(head);
+    match target {
+        Some(target) => request.set_raw_path(&target),
+        None => Ok(()),
+    }
+}
+
+/// What carried an id that is to be taken out.
+fn dead_carrier(exchange: &Exchange, strip: bool) -> Option<Carrier> {
+    exchange.facts.as_ref().filter(|_| strip)?.carrier
+}
+
+fn write_cookies(view: &View, app: &App, headers: &mut HeaderMap, strip: bool) -> Result<()> {
     let is_app = |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| view.app(name).is_some());
     let is_route = |route: &[u8]| route_slot(app, route).is_some();
     let prefixed = (app.settings.session.pin == PinMode::Prefix).then_some(Prefixed { cookies: &app.names.cookies, is_route: &is_route });
     let edit = CookieEdit { is_app: &is_app, dead: if strip { &app.names.cookies } else { &[] }, prefixed };
-    let mut fields = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut fields = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     let edited = match (fields.next(), fields.next()) {
         (Some(one), None) => edit_cookies(std::iter::once(one), &edit),
         _ => {
-            let all: Vec<&[u8]> = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
             edit_cookies(all.iter().copied(), &edit)
         }
     };
     match edited {
         CookieField::Unchanged => {}
-        CookieField::Removed => {
-            request.remove_header(&COOKIE);
-        }
+        CookieField::Removed => drop(headers.remove(COOKIE)),
         CookieField::Replaced(value) => {
             let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(value));
-            request.insert_header("Cookie", value.map_err(|e| Error::because(ErrorType::InvalidHTTPHeader, "cookie", e))?)?;
+            headers.insert(COOKIE, value.map_err(|e| Error::because(ErrorType::InvalidHTTPHeader, "cookie", e))?);
         }
     }
     Ok(())
 }
 
-/// The backend's own path, and no dead id in path, query or header.
+/// The backend's own path, and no dead id in path or query.
 fn write_target(app: &App, request: &mut RequestHeader, exchange: &Exchange, strip: bool) -> Result<()> {
-    let carrier = exchange.facts.and_then(|facts| facts.carrier).filter(|_| strip);
+    let carrier = dead_carrier(exchange, strip);
     let dead_in_target = matches!(carrier, Some(Carrier::Path | Carrier::Query));
-    if let (Some(Carrier::Header), Some(header)) = (carrier, &app.names.header) {
-        request.remove_header(header.as_str());
-    }
     if exchange.mapped.is_none() && !dead_in_target {
         return Ok(());
     }
@@ -100,55 +148,49 @@ pub(super) fn split_query(target: &[u8]) -> (&[u8], &[u8]) {
     target.split_at_checked(mark).unwrap_or((target, &[]))
 }
 
-/// Fields that only we may write.
-fn remove_ours(request: &mut RequestHeader) {
-    let foreign = |name: &http::HeaderName| name.as_str().starts_with("x-tidegate-");
-    if !request.headers.keys().any(foreign) {
-        return;
-    }
-    let ours: Vec<http::HeaderName> = request.headers.keys().filter(|name| foreign(name)).cloned().collect();
-    for name in ours {
-        request.remove_header(&name);
+/// Takes out what only we may say, and from strangers what they may not say of themselves.
+fn remove_foreign(headers: &mut HeaderMap, trusted: bool) {
+    let forged = |name: &str| !trusted && FORGED.contains(&name);
+    let foreign = |name: &HeaderName| match name.as_str() {
+        name if name.starts_with("x-") || name.starts_with("forwarded") => name.starts_with("x-tidegate-") || forged(name),
+        _ => false,
+    };
+    if headers.keys().any(foreign) {
+        let names: Vec<HeaderName> = headers.keys().filter(|name| foreign(name)).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
     }
 }
 
-/// Fields by which applications let themselves be told who asks; from a stranger they are lies (RFC 7239 §8.1).
-const FORGED: [&str; 5] = ["forwarded", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-ssl", "x-real-ip"];
-
-fn write_client(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+fn write_client(session: &Session, headers: &mut HeaderMap, exchange: &Exchange) {
     let client = &exchange.client;
     let peer = client.peer_text();
-    let former = if client.trusted { request.headers.get("x-forwarded-for") } else { None };
-    let chain = match former {
-        Some(_) => {
-            let mut chain = Vec::with_capacity(64);
-            for value in request.headers.get_all("x-forwarded-for") {
-                chain.extend_from_slice(value.as_bytes());
-                chain.extend_from_slice(b", ");
-            }
-            chain.extend_from_slice(peer.as_bytes());
-            HeaderValue::from_maybe_shared(bytes::Bytes::from(chain))
-                .map_err(|e| Error::because(ErrorType::InvalidHTTPHeader, "x-forwarded-for", e))?
+    let chain = if client.trusted && headers.contains_key(FORWARDED_FOR) {
+        let mut chain = Vec::with_capacity(64);
+        for value in headers.get_all(FORWARDED_FOR) {
+            chain.extend_from_slice(value.as_bytes());
+            chain.extend_from_slice(b", ");
         }
-        None => peer,
+        chain.extend_from_slice(peer.as_bytes());
+        // Values joined by a comma are a value.
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).unwrap_or(peer)
+    } else {
+        peer
     };
-    if !client.trusted {
-        for name in FORGED {
-            request.remove_header(name);
-        }
+    headers.insert(FORWARDED_FOR, chain);
+    if !(client.trusted && headers.contains_key(FORWARDED_PROTO)) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if client.tls { "https" } else { "http" }));
     }
-    request.insert_header("X-Forwarded-For", chain)?;
-    if !(client.trusted && request.headers.contains_key("x-forwarded-proto")) {
-        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(if client.tls { "https" } else { "http" }))?;
-    }
-    if !(client.trusted && request.headers.contains_key("x-forwarded-host")) {
+    if !(client.trusted && headers.contains_key(FORWARDED_HOST)) {
         // The authority first, as routing does (RFC 9112 §3.2.2).
-        let authority = session.req_header().uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-        let host = authority.or_else(|| request.headers.get(HOST).cloned());
+        let host = match authority(session.req_header()) {
+            Some(authority) => HeaderValue::from_str(authority).ok(),
+            None => headers.get(HOST).cloned(),
+        };
         match host {
-            Some(host) => request.insert_header("X-Forwarded-Host", host)?,
-            None => drop(request.remove_header("x-forwarded-host")),
+            Some(host) => drop(headers.insert(FORWARDED_HOST, host)),
+            None => drop(headers.remove(FORWARDED_HOST)),
         }
     }
-    Ok(())
 }

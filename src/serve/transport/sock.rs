@@ -31,6 +31,9 @@ use super::wire::Wire;
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Takes the first read of a request, which mostly is all of it.
+const READ_BUFFER: usize = 4096;
+
 /// Holds a response head and a small body together: one segment, one TLS record.
 const WRITE_BUFFER: usize = 4096;
 
@@ -99,7 +102,8 @@ impl Sock {
 
     /// Waits, holding no buffer, until there is something to read; false if the client closed instead.
     ///
-    /// Peeks rather than trusting readiness, which tokio also reports when the last read happened to fill its buffer.
+    /// What has come is taken at once and given back by `unread`: readiness alone is not to be trusted, since tokio also
+    /// reports it when the last read happened to fill its buffer, and a peek would be a system call more per request.
     pub(super) async fn has_bytes(&mut self) -> io::Result<bool> {
         self.out = Vec::new();
         self.out_done = 0;
@@ -110,7 +114,22 @@ impl Sock {
         if decrypted || !self.unread.is_empty() {
             return Ok(true);
         }
-        Ok(self.wire.tcp().peek(&mut [0]).await? > 0)
+        let Wire::Plain(tcp) = &self.wire else {
+            return Ok(self.wire.tcp().peek(&mut [0]).await? > 0);
+        };
+        loop {
+            tcp.readable().await?;
+            let mut bytes = Vec::with_capacity(READ_BUFFER);
+            match tcp.try_read_buf(&mut bytes) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {
+                    self.unread = bytes;
+                    return Ok(true);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Whether a plain-text client begins with the HTTP/2 preface. Waits only while what came could still become one, so
@@ -119,29 +138,23 @@ impl Sock {
         let Wire::Plain(tcp) = &self.wire else {
             return Ok(false);
         };
-        let mut seen = [0; HTTP2_PREFACE.len()];
-        let len = tcp.peek(&mut seen).await?;
-        match seen.get(..len) {
-            Some(begin) if !begin.is_empty() && HTTP2_PREFACE.starts_with(begin) => {}
-            _ => return Ok(false),
-        }
-        // The preface may come in pieces. Peeking again would spin: take what is there and give it back by `unread`.
-        while self.unread.len() < HTTP2_PREFACE.len() {
-            tcp.readable().await?;
-            let mut piece = [0; HTTP2_PREFACE.len()];
-            let room = HTTP2_PREFACE.len() - self.unread.len();
-            let piece = match tcp.try_read(piece.get_mut(..room).unwrap_or_default()) {
-                Ok(0) => return Ok(false),
-                Ok(len) => piece.get(..len).unwrap_or_default(),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(e) => return Err(e),
-            };
-            self.unread.extend_from_slice(piece);
-            if !HTTP2_PREFACE.starts_with(&self.unread) {
+        // It may come in pieces; they are given back by `unread`.
+        loop {
+            let seen = self.unread.len().min(HTTP2_PREFACE.len());
+            if self.unread.get(..seen) != HTTP2_PREFACE.get(..seen) {
                 return Ok(false);
             }
+            if seen == HTTP2_PREFACE.len() {
+                return Ok(true);
+            }
+            tcp.readable().await?;
+            match tcp.try_read_buf(&mut self.unread) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
         }
-        Ok(true)
     }
 
     /// The next request head must be whole by then, or the client gets a 408 and the connection ends.
