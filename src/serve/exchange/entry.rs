@@ -23,12 +23,21 @@ use crate::model::path_map;
 use crate::model::reason::Reason;
 use crate::model::routes::under;
 use crate::model::settings::Ignore;
+use crate::model::time::Time;
 use crate::model::view::App;
 use crate::model::visit::Visit;
 
 /// A claim fails when a gate closes between decision and claim. Each failure needs another change of state in that
 /// instant, so a handful of attempts is for ever.
 const CLAIMS: usize = 8;
+
+/// A gate that was passed.
+struct Inside {
+    in_flight: InFlight,
+    turn: Option<QueueTurn>,
+    /// When.
+    now: Time,
+}
 
 impl Gateway {
     /// Reads the request: everything that can be known of it before a decision.
@@ -71,7 +80,9 @@ impl Gateway {
         let claimed = match decide(&app, &question) {
             Decision::Forward(forward) if forward.backend.max_connections.is_none() => {
                 let in_flight = forward.backend.live.gate.claim(forward.need, None).ok();
-                in_flight.map(|in_flight| self.entered(session, exchange, &app, forward, in_flight, None))
+                in_flight.map(|in_flight| {
+                    self.entered(session, exchange, &app, forward, Inside { in_flight, turn: None, now: exchange.decided_at })
+                })
             }
             _ => None,
         };
@@ -142,7 +153,7 @@ impl Gateway {
             match claimed {
                 Ok(in_flight) => {
                     let turn = self.queues.turn(&app, &forward.backend);
-                    return Ok(self.entered(session, exchange, &app, forward, in_flight, turn));
+                    return Ok(self.entered(session, exchange, &app, forward, Inside { in_flight, turn, now: self.control.now() }));
                 }
                 Err(ClaimError::Full) if forward.footing == Footing::New && exchange.tried.add(forward.backend.slot) => {
                     full.get_or_insert(forward.backend);
@@ -191,7 +202,7 @@ impl Gateway {
         match waited {
             Some(Ok(in_flight)) => {
                 let turn = self.queues.turn(app, &forward.backend);
-                Ok(Some(self.entered(session, exchange, app, forward, in_flight, turn)))
+                Ok(Some(self.entered(session, exchange, app, forward, Inside { in_flight, turn, now: self.control.now() })))
             }
             Some(Err(_)) => Ok(None),
             None => Ok(Some(Err(Reason::QueueTimeout))),
@@ -199,15 +210,7 @@ impl Gateway {
     }
 
     /// The gate is passed: the session's open exchange is counted.
-    fn entered(
-        &self,
-        session: &Session,
-        exchange: &mut Exchange,
-        app: &Arc<App>,
-        forward: Forward,
-        in_flight: InFlight,
-        turn: Option<QueueTurn>,
-    ) -> Result<(), Reason> {
+    fn entered(&self, session: &Session, exchange: &mut Exchange, app: &Arc<App>, forward: Forward, inside: Inside) -> Result<(), Reason> {
         let Some(release) = app.release(&forward.backend.release).cloned() else { return Err(Reason::NoBackend) };
         if let Some(path) = &release.path {
             let request = session.req_header();
@@ -226,11 +229,10 @@ impl Gateway {
         exchange.pin = forward.pin;
         if let Some(facts) = exchange.facts.as_ref().filter(|_| !exchange.ignored) {
             let attention = attention(app, session.req_header().uri.path());
-            let now = self.control.now();
-            (exchange.visit, exchange.pin_change) = Visit::begin(&app.ledger, facts, &forward, attention, exchange.decided_at, now);
+            (exchange.visit, exchange.pin_change) = Visit::begin(&app.ledger, facts, &forward, attention, exchange.decided_at, inside.now);
             exchange.stay = Stay::of(&exchange.visit, &app.ledger, self.control.clock());
         }
-        exchange.claim = Some(Claim::new(forward, release, in_flight, turn));
+        exchange.claim = Some(Claim::new(forward, release, inside.in_flight, inside.turn));
         Ok(())
     }
 }

@@ -166,7 +166,9 @@ impl ProxyHttp for Gateway {
         if interim {
             return Ok(());
         }
-        exchange.first_byte.get_or_insert_with(|| exchange.started.elapsed());
+        if self.access_log.is_some() {
+            exchange.first_byte.get_or_insert_with(|| exchange.started.elapsed());
+        }
         if switching {
             // A tunnel is quiet for as long as its users are; the read timeout of a request would cut it.
             let timeout = exchange.app.as_ref().map(|app| app.settings.timeouts.tunnel);

@@ -70,6 +70,16 @@ impl HeadWatch {
             self.beyond |= !bytes.is_empty();
             return false;
         };
+        // Most heads come whole in one read and end with it: then nothing needs to be looked at octet by octet.
+        if reading.line == Line::Before
+            && bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic())
+            && ends_with_its_first_blank_line(bytes)
+        {
+            self.first = bytes.first().copied();
+            self.reading = None;
+            self.beyond = false;
+            return false;
+        }
         for (index, byte) in bytes.iter().enumerate() {
             if reading.line == Line::Before && !matches!(byte, b'\r' | b'\n') {
                 self.first = Some(*byte);
@@ -103,6 +113,18 @@ impl HeadWatch {
         let line = self.reading.as_ref().map(|reading| reading.line);
         line.is_some_and(|line| line != Line::Before)
     }
+}
+
+fn ends_with_its_first_blank_line(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(end) = memchr::memchr(b'\n', rest) {
+        rest = rest.get(end + 1..).unwrap_or_default();
+        match rest {
+            [b'\n', after @ ..] | [b'\r', b'\n', after @ ..] => return after.is_empty(),
+            _ => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]

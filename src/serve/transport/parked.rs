@@ -4,13 +4,15 @@
 //! a peek, and the session is made when there is something to read.
 
 use std::fmt::{self, Write};
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::ProxyHttp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Shared;
 use super::sock::Sock;
@@ -25,6 +27,10 @@ where
     let options = &shared.options;
     let draining = shared.stop.drain_watch();
     let mut closing = shared.stop.close_watch();
+    // One of each for the whole connection: making them anew for every wait costs more than the wait.
+    let mut closed = Box::pin(raised(&mut closing));
+    let mut watches = false;
+    let mut alarm = Box::pin(sleep_until(accepted + options.header_timeout));
     let mut first_head = Some(accepted + options.header_timeout);
     let mut kept: Option<HttpPersistentSettings> = None;
     loop {
@@ -32,13 +38,27 @@ where
         let may_hold = sock.has_read_beyond_head();
         let watched = !(may_hold && kept.as_ref().is_some_and(begins_next_request));
         if watched {
-            let until = first_head.unwrap_or_else(|| Instant::now() + options.idle_timeout);
-            let come = tokio::select! {
-                biased; // a request that has arrived is served, also at the very moment of closing
-                come = timeout_at(until, sock.has_bytes()) => come,
-                () = raised(&mut closing) => return None,
-            };
-            if !matches!(come, Ok(Ok(true))) {
+            let now = Instant::now();
+            // Later than before, as a rule, which the timer takes without being moved.
+            alarm.as_mut().reset(first_head.unwrap_or(now + options.idle_timeout));
+            sock.park();
+            let come = poll_fn(|cx| {
+                // A request that has arrived is served, also at the very moment of closing.
+                if let Poll::Ready(come) = sock.poll_bytes(cx) {
+                    return Poll::Ready(come.unwrap_or(false));
+                }
+                // Polled once, it stays registered with this task; from then on the flag tells.
+                let closes = match watches {
+                    true => shared.stop.is_closing(),
+                    false => closed.as_mut().poll(cx).is_ready(),
+                };
+                watches = true;
+                match closes || alarm.as_mut().poll(cx).is_ready() {
+                    true => Poll::Ready(false),
+                    false => Poll::Pending,
+                }
+            });
+            if !come.await {
                 return None; // idle for too long, closed, or reset
             }
             if let Some(until) = first_head

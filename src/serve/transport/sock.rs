@@ -100,36 +100,44 @@ impl Sock {
         matches!(self.wire, Wire::Tls(_))
     }
 
-    /// Waits, holding no buffer, until there is something to read; false if the client closed instead.
+    /// Gives back what a wait does not need.
+    pub(super) fn park(&mut self) {
+        self.out = Vec::new();
+        self.out_done = 0;
+    }
+
+    /// Ready when there is something to read; with false if the client closed instead.
     ///
     /// What has come is taken at once and given back by `unread`: readiness alone is not to be trusted, since tokio also
     /// reports it when the last read happened to fill its buffer, and a peek would be a system call more per request.
-    pub(super) async fn has_bytes(&mut self) -> io::Result<bool> {
-        self.out = Vec::new();
-        self.out_done = 0;
-        let decrypted = match &self.wire {
-            Wire::Plain(_) => false,
-            Wire::Tls(tls) => tls.ssl().pending() > 0,
-        };
-        if decrypted || !self.unread.is_empty() {
-            return Ok(true);
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Wire::Plain(tcp) = &self.wire else { return self.poll_decrypted(cx) };
+        if !self.unread.is_empty() {
+            return Poll::Ready(Ok(true));
         }
-        let Wire::Plain(tcp) = &self.wire else {
-            return Ok(self.wire.tcp().peek(&mut [0]).await? > 0);
-        };
         loop {
-            tcp.readable().await?;
+            ready!(tcp.poll_read_ready(cx))?;
             let mut bytes = Vec::with_capacity(READ_BUFFER);
             match tcp.try_read_buf(&mut bytes) {
-                Ok(0) => return Ok(false),
+                Ok(0) => return Poll::Ready(Ok(false)),
                 Ok(_) => {
                     self.unread = bytes;
-                    return Ok(true);
+                    return Poll::Ready(Ok(true));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
+                Err(e) => return Poll::Ready(Err(e)),
             }
         }
+    }
+
+    /// The same for TLS: only a peek, since records are for OpenSSL to read.
+    fn poll_decrypted(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let decrypted = matches!(&self.wire, Wire::Tls(tls) if tls.ssl().pending() > 0);
+        if decrypted || !self.unread.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        let mut octet = [0];
+        self.wire.tcp().poll_peek(cx, &mut ReadBuf::new(&mut octet)).map_ok(|seen| seen > 0)
     }
 
     /// Whether a plain-text client begins with the HTTP/2 preface. Waits only while what came could still become one, so
@@ -430,7 +438,8 @@ mod tests {
         let len = client.read(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..len], b"headbody");
         client.write_all(b"next").await.unwrap();
-        assert!(sock.has_bytes().await.unwrap());
+        sock.park();
+        assert!(std::future::poll_fn(|cx| sock.poll_bytes(cx)).await.unwrap());
         assert_eq!(sock.out.capacity(), 0);
         drop(client);
     }

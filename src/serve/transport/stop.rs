@@ -21,6 +21,7 @@ struct State {
     /// The same fact as the watch below, for the request path.
     draining: AtomicBool,
     drain: watch::Sender<bool>,
+    closing: AtomicBool,
     close: watch::Sender<bool>,
     listening: Count,
     connections: Count,
@@ -62,6 +63,7 @@ impl Stop {
         Stop(Arc::new(State {
             draining: AtomicBool::new(false),
             drain: watch::Sender::new(false),
+            closing: AtomicBool::new(false),
             close: watch::Sender::new(false),
             listening: Count::default(),
             connections: Count::default(),
@@ -90,6 +92,7 @@ impl Stop {
         if state.connections.now() > 0 {
             sleep(times.linger.min(times.grace_period)).await;
         }
+        state.closing.store(true, Ordering::Release);
         state.close.send_replace(true);
         let everybody = async {
             loop {
@@ -105,6 +108,11 @@ impl Stop {
             Ok(()) => Stopped::Done,
             Err(_) => Stopped::Cut { connections: state.connections.now(), exchanges: exchanges() },
         }
+    }
+
+    /// True once idle connections should be closed: the same fact as [`Stop::close_watch`], for a look without a lock.
+    pub(super) fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::Acquire)
     }
 
     /// True once accepting should end. In the form Pingora wants: it turns keep-alive off for requests read from then on.
