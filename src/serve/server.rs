@@ -90,6 +90,9 @@ impl Server {
             // Checked configurations load; a refusal here is a bug, and starting with no app would hide it.
             return Err(StartError::Runtime(io::Error::other(refused.what)));
         }
+        if !control.drains().is_empty() {
+            log::warn!("nothing is remembered of an earlier run: releases that are not current drain, since their users may come back");
+        }
         let stop = Stop::new();
         let ready = Arc::new(AtomicBool::new(false));
         let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready))?;
