@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
+use pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -104,6 +105,9 @@ impl Server {
         let trusted = TrustedProxies(config.trusted_proxies.clone());
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
         let under_way = Arc::clone(&gateway.under_way);
+        // Pingora keeps its own timers in a tree until they are due, cancelled or not: with a timeout of a minute on every request
+        // that is thousands of entries, and searching them costs more than tokio's wheel.
+        set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
         let conf = ServerConf {
             threads: config.server.threads.max(1),
             upstream_keepalive_pool_size: POOL,

@@ -103,8 +103,7 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
     }
     let pool = pool(&app.settings, backends.iter(), false);
     app.releases.push(Arc::new(Release {
-        // Names are tokens, checked long before; whatever is none shows as a question mark and hurts nobody.
-        label: HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("?")),
+        label: label(&name),
         name,
         state,
         since: now,
@@ -116,6 +115,13 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
         pool,
         tally: Arc::new(ReleaseTally::default()),
     }));
+}
+
+/// A release's name as a header value. Each is kept for the life of the process: a copy of such a value is a pointer, without a
+/// counter that all threads would share, and a few bytes for each release that ever was are its price.
+fn label(name: &str) -> HeaderValue {
+    let kept: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    HeaderValue::from_bytes(kept.as_bytes()).map_or(HeaderValue::from_static("?"), |_| HeaderValue::from_static(kept))
 }
 
 fn pool<'a>(settings: &Settings, backends: impl Iterator<Item = &'a Arc<Backend>>, backups: bool) -> Pool {

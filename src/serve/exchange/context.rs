@@ -54,12 +54,29 @@ pub struct Exchange {
     /// Whether the next attempt waits a moment: its backend is paused, not gone.
     pub(super) pause: bool,
     _counted: Counted,
-    pub(super) request_id: Option<HeaderValue>,
+    pub(super) request_id: RequestId,
     pub(super) reason: Option<Reason>,
     pub(super) pin: PinResult,
     pub(super) refused: Option<Reason>,
     pub(super) first_byte: Option<Duration>,
     pub(super) debug: bool,
+}
+
+/// What the exchange is called in logs, here and at the backend.
+pub(super) enum RequestId {
+    /// By us: 32 hexadecimal digits.
+    Made([u8; 32]),
+    /// By a trusted proxy.
+    Kept(HeaderValue),
+}
+
+impl RequestId {
+    pub(super) fn value(&self) -> Option<HeaderValue> {
+        match self {
+            RequestId::Made(digits) => HeaderValue::from_bytes(digits).ok(),
+            RequestId::Kept(value) => Some(value.clone()),
+        }
+    }
 }
 
 /// A backend, entered.
@@ -165,7 +182,7 @@ impl Exchange {
             pin_line: None,
             pause: false,
             _counted: Counted::new(under_way),
-            request_id: None,
+            request_id: RequestId::Made([b'0'; 32]),
             reason: None,
             pin: PinResult::None,
             refused: None,

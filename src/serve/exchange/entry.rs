@@ -4,13 +4,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_LENGTH, COOKIE, USER_AGENT};
 use pingora_core::Result;
 use pingora_proxy::Session;
 
 use super::Gateway;
 use super::client::{Client, host};
-use super::context::{Claim, Exchange, Stay};
+use super::context::{Claim, Exchange, RequestId, Stay};
 use super::patience::{Patience, QueueTurn};
 use super::request_head::unburden;
 use crate::model::backend::Backend;
@@ -44,7 +44,7 @@ impl Gateway {
     pub(super) fn read(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
         unburden(session.req_header_mut())?;
         exchange.client = Client::of(session, &self.trusted);
-        exchange.request_id = Some(request_id(session.req_header(), exchange.client.trusted));
+        exchange.request_id = request_id(session.req_header(), exchange.client.trusted);
         let view = self.control.snapshot();
         let request = session.req_header();
         let Some((app, prefix)) = view.route(host(session), request.uri.path()) else {
@@ -269,14 +269,13 @@ pub(super) fn read_facts(app: &App, session: &Session, now: crate::model::time::
 }
 
 /// A trusted proxy's id, or a new one of 32 hexadecimal digits.
-fn request_id(request: &pingora_http::RequestHeader, trusted: bool) -> HeaderValue {
+fn request_id(request: &pingora_http::RequestHeader, trusted: bool) -> RequestId {
     if trusted && let Some(id) = request.headers.get("x-request-id").filter(|id| id.len() <= 128) {
-        return id.clone();
+        return RequestId::Kept(id.clone());
     }
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let bits = (u128::from(dice()) << 64) | u128::from(dice());
-    let digits: [u8; 32] = std::array::from_fn(|i| DIGITS.get(((bits >> (4 * (31 - i))) & 15) as usize).copied().unwrap_or(b'0'));
-    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+    RequestId::Made(std::array::from_fn(|i| DIGITS.get(((bits >> (4 * (31 - i))) & 15) as usize).copied().unwrap_or(b'0')))
 }
 
 fn attention(app: &App, path: &str) -> Attention {

@@ -43,7 +43,7 @@ impl Gateway {
             backend: served.map(|claim| claim.forward.backend.spec.clone()),
             reason: exchange.reason,
             pin: exchange.pin,
-            request_id: exchange.request_id.clone(),
+            request_id: exchange.request_id.value(),
             user_agent: request.headers.get(USER_AGENT).cloned(),
             referer: request.headers.get(REFERER).and_then(|referer| referer_without_session(referer, names)),
         });

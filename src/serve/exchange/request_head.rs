@@ -45,10 +45,11 @@ impl Gateway {
             if let (Some(Carrier::Header), Some(header)) = (dead_carrier(exchange, strip), &app.names.header) {
                 head.headers.remove(header.as_str());
             }
+            head.headers.reserve(ADDED);
             remove_foreign(&mut head.headers, exchange.client.trusted);
             write_client(session, &mut head.headers, exchange);
-            if let Some(id) = &exchange.request_id {
-                head.headers.insert(REQUEST_ID, id.clone());
+            if let Some(id) = exchange.request_id.value() {
+                head.headers.insert(REQUEST_ID, id);
             }
             head.headers.insert(RELEASE, claim.release.label.clone());
             if let Some(newest) = app.newest() {

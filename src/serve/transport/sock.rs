@@ -32,10 +32,10 @@ use super::wire::Wire;
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Takes the first read of a request, which mostly is all of it.
-const READ_BUFFER: usize = 4096;
+const READ_BUFFER: usize = 2048;
 
 /// Holds a response head and a small body together: one segment, one TLS record.
-const WRITE_BUFFER: usize = 4096;
+const WRITE_BUFFER: usize = 2048;
 
 /// How long a client may go on sending a body after our last word. Closing at once would reset the connection,
 /// and the reset may overtake the answer (RFC 9112 §9.6).
@@ -331,7 +331,14 @@ impl Drop for Sock {
         {
             log::debug!("last bytes not delivered: {e}");
         }
-        if self.said_all && self.head.may_have_body() && self.tunnel.get().is_none() {
+        if self.head.may_have_body() && self.tunnel.get().is_none() {
+            if !self.said_all
+                && let Err(e) = rustix::net::shutdown(self.wire.tcp(), rustix::net::Shutdown::Write)
+            {
+                // Pingora drops a connection after an error without a word; most often the client has gone.
+                log::debug!("client gone before the end: {e}");
+                return;
+            }
             hear_out(self.wire.tcp());
         }
     }
