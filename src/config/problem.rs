@@ -2,6 +2,7 @@
 //!
 //! `at` is a path in the YAML, not a file path; it is empty for problems of the file as a whole (syntax, size, encoding).
 
+use crate::model::spelling::distance;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
@@ -162,27 +163,6 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let wanted = plain(word);
     let near = wanted.len().max(3).div_ceil(3);
     known.into_iter().map(|k| (distance(&wanted, &plain(k)), k)).filter(|(d, _)| *d <= near).min_by_key(|(d, _)| *d).map(|(_, k)| k)
-}
-
-/// Edits (insert, delete, replace, swap neighbours) from `a` to `b`: the optimal string alignment.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let at = |line: &[usize], column: usize| line.get(column).copied().unwrap_or(usize::MAX / 2);
-            let mut best = (at(&above, j) + usize::from(x != y)).min(at(&above, j + 1) + 1).min(at(&row, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
-            if swapped {
-                best = best.min(at(&before, j - 1) + 1);
-            }
-            row.push(best);
-        }
-        before = above;
-        above = row;
-    }
-    above.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod settings;
 mod simulation;
 #[cfg(test)]
 pub(crate) mod sketch;
+pub mod spelling;
 pub mod tally;
 pub mod target;
 pub mod time;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::backend::Backend;
+use super::spelling::distance;
 use super::view::{App, View};
 
 /// A release, a backend, or every backend on a host.
@@ -64,7 +65,9 @@ impl Target {
                 }
             }
         }
-        known.sort_by_cached_key(|name| (distance(&wanted, name), name.clone()));
+        let letters = |name: &str| name.chars().collect::<Vec<_>>();
+        let wanted = letters(&wanted);
+        known.sort_by_cached_key(|name| (distance(&wanted, &letters(name)), name.clone()));
         known.dedup();
         known.truncate(3);
         known
@@ -81,27 +84,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// Edits between two names (Levenshtein).
-pub fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (y, cell) in b.iter().zip(row.iter_mut().skip(1)) {
-            let up = *cell;
-            let value = (diagonal + usize::from(x != *y)).min(up + 1).min(left + 1);
-            diagonal = up;
-            *cell = value;
-            left = value;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,13 +96,6 @@ mod tests {
         check("host:10.0.0.5", Some(Target::Host("10.0.0.5".into())));
         for bad in ["", "shop", "/", "shop/", "/v41", "shop/v41/", "shop//a1", "a/b/c/d", "host:"] {
             check(bad, None);
-        }
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        for (a, b, expected) in [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "", 3), ("kitten", "sitting", 3)] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }
 }

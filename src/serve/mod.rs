@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod admin;
 pub mod clock;
 pub mod control;
+mod date;
 pub mod exchange;
 pub mod operator;
 mod present;

@@ -11,8 +11,8 @@ use http::{HeaderValue, Version};
 use serde::Serialize;
 
 use super::Record;
-use super::date::Date;
 use crate::config::LogFormat;
+use crate::serve::date::Date;
 
 /// Appends the line of a record, with its end.
 ///

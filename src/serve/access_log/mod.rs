@@ -4,14 +4,12 @@
 //! |---|---|
 //! | `line` | a record as JSON or in Apache's combined format |
 //! | `clean` | request targets without session ids |
-//! | `date` | dates |
 //! | `writer` | the thread that writes |
 //!
 //! An exchange hands a [`Record`] over and never waits. When the disk or the reader of a pipe cannot keep up, records are
 //! dropped and counted: a slow log must not become a slow application.
 
 mod clean;
-mod date;
 mod line;
 mod writer;
 

@@ -1,6 +1,5 @@
 //! From the snapshot to what the API tells: one source for status, drains, sessions and events.
 
-use super::rfc3339::rfc3339;
 use crate::api;
 use crate::model::admission::Health;
 use crate::model::backend::Backend;
@@ -12,6 +11,7 @@ use crate::model::target::Target;
 use crate::model::time::Time;
 use crate::model::view::{App, Release, View};
 use crate::serve::control::Control;
+use crate::serve::date::rfc3339;
 
 /// Longest list of sessions in one answer: a million lines help nobody.
 const LIST_MAX: usize = 10_000;

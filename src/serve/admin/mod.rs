@@ -17,7 +17,6 @@ mod fault;
 mod listen;
 pub mod metrics;
 mod order;
-mod rfc3339;
 mod tell;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -41,9 +40,9 @@ use crate::api;
 use crate::model::view::App;
 use crate::serve::control::Control;
 
+pub use crate::serve::date::rfc3339;
 pub use access::{Access, Token};
 pub use listen::AdminListener;
-pub use rfc3339::rfc3339;
 
 /// Largest body of an order: a staged release with a thousand backends fits.
 const BODY_MAX: usize = 64 * 1024;

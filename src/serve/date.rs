@@ -1,4 +1,4 @@
-//! Dates as logs write them, always UTC: local time jumps twice a year, and a log should not.
+//! Dates as logs and the API write them, always UTC: local time jumps twice a year, and a log should not.
 
 use std::io::{self, Write};
 
@@ -76,6 +76,13 @@ impl Date {
     }
 }
 
+/// A time as people and scripts read it, in whole seconds: `2026-11-20T10:00:00Z`.
+pub fn rfc3339(time: Time) -> String {
+    let date = Date::of(time);
+    let (h, m, s) = date.clock();
+    format!("{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}Z", date.year, date.month + 1, date.day)
+}
+
 /// Whether February has 29 days.
 fn leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
@@ -125,5 +132,17 @@ mod tests {
     #[test]
     fn the_end_of_time_is_a_date_too() {
         Date::of(Time(u64::MAX));
+    }
+
+    #[test]
+    fn times_are_written_in_utc() {
+        let check = |seconds: u64, expected: &str| assert_eq!(rfc3339(Time::from_secs(seconds)), expected);
+        check(0, "1970-01-01T00:00:00Z");
+        check(951_782_399, "2000-02-28T23:59:59Z");
+        check(951_782_400, "2000-02-29T00:00:00Z");
+        check(951_868_800, "2000-03-01T00:00:00Z");
+        check(1_795_168_800, "2026-11-20T10:00:00Z");
+        check(4_107_542_399, "2100-02-28T23:59:59Z");
+        check(4_107_542_400, "2100-03-01T00:00:00Z");
     }
 }
