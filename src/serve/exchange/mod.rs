@@ -73,16 +73,17 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Exchange;
+    /// Boxed: Pingora moves it from future to future.
+    type CTX = Box<Exchange>;
 
-    fn new_ctx(&self) -> Exchange {
-        Exchange::new(&self.under_way)
+    fn new_ctx(&self) -> Box<Exchange> {
+        Box::new(Exchange::new(&self.under_way))
     }
 
     /// None: the default module would cost every request an allocation for a compression that is off.
     fn init_downstream_modules(&self, _: &mut pingora_core::modules::http::HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Box<Exchange>) -> Result<bool> {
         let admitted = match self.read(session, exchange)? {
             Ok(()) => match self.claim_at_once(session, exchange) {
                 Some(claimed) => claimed,
@@ -100,7 +101,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Box<Exchange>) -> Result<Box<HttpPeer>> {
         // A retry: the claim was given up because its backend could not be reached, or its backend closed meanwhile.
         if exchange.claim.as_ref().is_none_or(|claim| claim.closed())
             && let Err(reason) = Box::pin(self.claim_again(session, exchange)).await?
@@ -114,7 +115,7 @@ impl ProxyHttp for Gateway {
         peer::build(session, exchange)
     }
 
-    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, exchange: &mut Exchange, e: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, exchange: &mut Box<Exchange>, e: Box<Error>) -> Box<Error> {
         self.connect_failed(session, exchange, e)
     }
 
@@ -125,7 +126,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         _: std::os::unix::io::RawFd,
         _: Option<&Digest>,
-        exchange: &mut Exchange,
+        exchange: &mut Box<Exchange>,
     ) -> Result<()> {
         if let Some(tunnel) = &exchange.tunnel {
             if let Some(stream) = session.as_downstream().stream() {
@@ -136,11 +137,11 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
+    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Box<Exchange>) -> Result<()> {
         self.write_request_head(session, request, exchange)
     }
 
-    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, exchange: &mut Exchange) -> Result<()> {
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, exchange: &mut Box<Exchange>) -> Result<()> {
         if end {
             if body.as_ref().is_some_and(Bytes::is_empty) {
                 // An HTTP/2 body that ends with an empty DATA frame would be written as two chunked terminators, and the
@@ -158,7 +159,7 @@ impl ProxyHttp for Gateway {
         exchange.body_within_limit(session.as_downstream().body_bytes_read())
     }
 
-    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Box<Exchange>) -> Result<()> {
         let switching = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
         let interim = response.status.is_informational() && !switching;
         // Pingora ends a connection whose answer begins before its request has arrived; an interim answer is what some wait for.
@@ -178,7 +179,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Box<Exchange>) -> Result<()> {
         if response.status.is_informational() && response.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -190,7 +191,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         mut e: Box<Error>,
-        _: &mut Exchange,
+        _: &mut Box<Exchange>,
         client_reused: bool,
     ) -> Box<Error> {
         // A backend may have acted on what it got. Only a request that may be repeated by its method (RFC 9110 §9.2.2), whole
@@ -206,21 +207,21 @@ impl ProxyHttp for Gateway {
         e
     }
 
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Exchange, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Box<Exchange>, _: &Error, _: ProxyWarnLogContext) -> bool {
         // Retries are logged once, by name of the backend, where they are decided.
         true
     }
 
-    fn suppress_error_log(&self, _: &Session, exchange: &Exchange, e: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, exchange: &Box<Exchange>, e: &Error) -> bool {
         // A client that goes away is no fault, and a refusal is in the access log.
         exchange.refused.is_some() || *e.esource() == ErrorSource::Downstream
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Box<Exchange>) -> FailToProxy {
         Box::pin(self.answer_failure(session, e, exchange)).await
     }
 
-    async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Box<Exchange>) {
         self.write_down(session, e, exchange);
     }
 }

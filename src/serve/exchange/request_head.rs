@@ -67,10 +67,10 @@ impl Gateway {
 }
 
 /// Readies the head of a request for all that follows: without the client's spelling of names, whose copy would cost every
-/// request as much as the values do (names are not case-sensitive, RFC 9110 §5.1, and HAProxy sends them in lower case), and
-/// with room for what we add.
+/// request as much as the values do (names are not case-sensitive, RFC 9110 §5.1, and HAProxy sends them in lower case).
 pub(super) fn unburden(request: &mut RequestHeader) -> Result<()> {
-    edit(request, |head| head.headers.reserve(ADDED))
+    // No room is made here for what we add: a copy of the head has room for its fields alone.
+    edit(request, |_| ())
 }
 
 /// Edits the parts of a head. Pingora's own setters parse and copy each name.

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -22,10 +23,32 @@ pub(super) struct HeadWatch {
 
 #[derive(Debug)]
 struct Reading {
-    deadline: Instant,
+    due: Due,
     line: Line,
     /// Made only when the reader must wait: most heads come whole in one read.
     alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// By when a head must be whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// By then.
+    At(Instant),
+    /// This long after it was found incomplete: for a head whose first bytes have just come. Most are whole with them, and need
+    /// no look at the clock.
+    Within(Duration),
+}
+
+impl Due {
+    /// Fixed from the first time that it is asked for.
+    fn fix(&mut self) -> Instant {
+        let at = match *self {
+            Due::At(at) => at,
+            Due::Within(long) => Instant::now() + long,
+        };
+        *self = Due::At(at);
+        at
+    }
 }
 
 /// What the last bytes were, as far as the end of the head depends on them.
@@ -42,9 +65,9 @@ enum Line {
 }
 
 impl HeadWatch {
-    /// A new head is awaited, whole by `deadline`.
-    pub(super) fn begin(&mut self, deadline: Instant) {
-        self.reading = Some(Reading { deadline, line: Line::Before, alarm: None });
+    /// A new head is awaited.
+    pub(super) fn begin(&mut self, due: Due) {
+        self.reading = Some(Reading { due, line: Line::Before, alarm: None });
         self.beyond = false;
     }
 
@@ -96,7 +119,7 @@ impl HeadWatch {
                 _ => Line::Inside,
             };
         }
-        Instant::now() >= reading.deadline
+        Instant::now() >= reading.due.fix()
     }
 
     /// Ready when the head is overdue; otherwise the task is woken when it will be.
@@ -104,7 +127,7 @@ impl HeadWatch {
         let Some(reading) = &mut self.reading else {
             return Poll::Pending;
         };
-        let deadline = reading.deadline;
+        let deadline = reading.due.fix();
         reading.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
     }
 
@@ -129,14 +152,12 @@ fn ends_with_its_first_blank_line(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Feeds the pieces one by one: after how many was the head whole, and did anything come after it?
     fn check(pieces: &[&str], whole_after: Option<usize>, beyond: bool) {
         let mut watch = HeadWatch::default();
-        watch.begin(Instant::now() + Duration::from_secs(60));
+        watch.begin(Due::At(Instant::now() + Duration::from_secs(60)));
         let mut whole = None;
         for (index, piece) in pieces.iter().enumerate() {
             assert!(!watch.observe(piece.as_bytes()));
@@ -166,7 +187,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dripping_head_is_overdue_however_often_it_drips() {
         let mut watch = HeadWatch::default();
-        watch.begin(Instant::now() + Duration::from_secs(30));
+        watch.begin(Due::Within(Duration::from_secs(30)));
         let mut late_after = None;
         for second in 0..60 {
             if watch.observe(b"x") {
@@ -182,7 +203,7 @@ mod tests {
     async fn a_silent_client_is_woken_at_the_deadline() {
         let mut watch = HeadWatch::default();
         let start = Instant::now();
-        watch.begin(start + Duration::from_secs(30));
+        watch.begin(Due::At(start + Duration::from_secs(30)));
         std::future::poll_fn(|cx| watch.poll_overdue(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 30);
         assert!(!watch.has_begun());

@@ -15,6 +15,7 @@ use pingora_proxy::ProxyHttp;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Shared;
+use super::head::Due;
 use super::sock::Sock;
 use super::stop::raised;
 
@@ -38,9 +39,11 @@ where
         let may_hold = sock.has_read_beyond_head();
         let watched = !(may_hold && kept.as_ref().is_some_and(begins_next_request));
         if watched {
-            let now = Instant::now();
-            // Later than before, as a rule, which the timer takes without being moved.
-            alarm.as_mut().reset(first_head.unwrap_or(now + options.idle_timeout));
+            let end = first_head.unwrap_or_else(|| Instant::now() + options.idle_timeout);
+            // An alarm that goes off too early is set again then: moving it for every request costs more.
+            if alarm.deadline() > end {
+                alarm.as_mut().reset(end);
+            }
             sock.park();
             let come = poll_fn(|cx| {
                 // A request that has arrived is served, also at the very moment of closing.
@@ -53,10 +56,13 @@ where
                     false => closed.as_mut().poll(cx).is_ready(),
                 };
                 watches = true;
-                match closes || alarm.as_mut().poll(cx).is_ready() {
-                    true => Poll::Ready(false),
-                    false => Poll::Pending,
+                while alarm.as_mut().poll(cx).is_ready() {
+                    if alarm.deadline() >= end {
+                        return Poll::Ready(false);
+                    }
+                    alarm.as_mut().reset(end);
                 }
+                if closes { Poll::Ready(false) } else { Poll::Pending }
             });
             if !come.await {
                 return None; // idle for too long, closed, or reset
@@ -71,7 +77,7 @@ where
                 }
             }
             let head = first_head.take();
-            sock.expect_head(head.unwrap_or_else(|| Instant::now() + options.header_timeout));
+            sock.expect_head(head.map_or(Due::Within(options.header_timeout), Due::At));
         } else {
             sock.expect_unwatched_head();
         }

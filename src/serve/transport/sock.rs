@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -19,12 +19,12 @@ use pingora_core::protocols::tls::{SslDigest, SslStream};
 use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::head::HeadWatch;
+use super::head::{Due, HeadWatch};
 use super::tunnel::TunnelHandle;
 use super::wire::Wire;
 
@@ -110,24 +110,18 @@ impl Sock {
     ///
     /// What has come is taken at once and given back by `unread`: readiness alone is not to be trusted, since tokio also
     /// reports it when the last read happened to fill its buffer, and a peek would be a system call more per request.
+    /// Read by `AsyncRead` and not `try_read`: only the former takes a short read as the end of readiness, and saves the next
+    /// wait a read in vain.
     pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let Wire::Plain(tcp) = &self.wire else { return self.poll_decrypted(cx) };
+        let Wire::Plain(tcp) = &mut self.wire else { return self.poll_decrypted(cx) };
         if !self.unread.is_empty() {
             return Poll::Ready(Ok(true));
         }
-        loop {
-            ready!(tcp.poll_read_ready(cx))?;
-            let mut bytes = Vec::with_capacity(READ_BUFFER);
-            match tcp.try_read_buf(&mut bytes) {
-                Ok(0) => return Poll::Ready(Ok(false)),
-                Ok(_) => {
-                    self.unread = bytes;
-                    return Poll::Ready(Ok(true));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
+        ready!(tcp.poll_read_ready(cx))?;
+        let mut bytes = Vec::with_capacity(READ_BUFFER);
+        let read = ready!(pin!(tcp.read_buf(&mut bytes)).poll(cx))?;
+        self.unread = bytes;
+        Poll::Ready(Ok(read > 0))
     }
 
     /// The same for TLS: only a peek, since records are for OpenSSL to read.
@@ -165,9 +159,9 @@ impl Sock {
         }
     }
 
-    /// The next request head must be whole by then, or the client gets a 408 and the connection ends.
-    pub(super) fn expect_head(&mut self, deadline: Instant) {
-        self.head.begin(deadline);
+    /// The next request head must be whole when it is due, or the client gets a 408 and the connection ends.
+    pub(super) fn expect_head(&mut self, due: Due) {
+        self.head.begin(due);
     }
 
     /// The next request may have begun in bytes that Pingora holds already: its head cannot be watched.
