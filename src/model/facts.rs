@@ -4,7 +4,7 @@
 use super::decide::PinClaim;
 use super::identity::{Carrier, Identity, identify, route_suffix, split_prefix};
 use super::ledger::{Found, Standing};
-use super::pin::VerifiedPin;
+use super::pin::{KnownPin, VerifiedPin};
 use super::reason::PinResult;
 use super::session_key::SessionKey;
 use super::settings::PinMode;
@@ -40,7 +40,7 @@ impl Facts {
         let pin_cookie = (mode == PinMode::Cookie).then_some(&*app.pin_cookie);
         let identity = identify(&app.names, pin_cookie, cookies, header, path, query);
         let (verified, fault) = verify(app, &identity);
-        let chosen = choose(app, &identity, verified.as_ref(), now);
+        let chosen = choose(app, &identity, verified.as_deref(), now);
         let mut facts = Facts {
             key: chosen.map(|c| c.key),
             carrier: identity.carrier,
@@ -118,20 +118,20 @@ fn by_route(app: &App, route: &[u8]) -> PinClaim {
 }
 
 /// The pin cookie that the facts were read from, for an answer that writes it anew.
-pub fn held_pin(app: &App, identity: &Identity<'_>) -> Option<VerifiedPin> {
+pub fn held_pin(app: &App, identity: &Identity<'_>) -> Option<KnownPin> {
     verify(app, identity).0
 }
 
 /// Of several pins the one that speaks of an id of this request, else one from before there was a session; of equals the
 /// latest issued. Several happen when the application set its cookie for several domains.
-fn verify(app: &App, identity: &Identity<'_>) -> (Option<VerifiedPin>, Option<PinResult>) {
+fn verify(app: &App, identity: &Identity<'_>) -> (Option<KnownPin>, Option<PinResult>) {
     let several = identity.pins.as_slice().len() > 1;
     let bound = |pin: &VerifiedPin| identity.ids.as_slice().iter().any(|id| app.keyring.is_bound(pin, id));
     let rank = |pin: &VerifiedPin| (several && bound(pin), pin.binding.is_none(), pin.issued, pin.seen);
-    let (mut best, mut fault) = (None::<VerifiedPin>, None);
+    let (mut best, mut fault) = (None::<KnownPin>, None);
     for value in identity.pins.as_slice() {
-        match app.keyring.verify(&app.name, value) {
-            Ok(pin) if best.is_none_or(|held| rank(&pin) > rank(&held)) => best = Some(pin),
+        match app.keyring.recall(&app.name, value) {
+            Ok(pin) if best.as_ref().is_none_or(|held| rank(&pin) > rank(held)) => best = Some(pin),
             Ok(_) => {}
             Err(wrong) => fault = Some(wrong.result()),
         }

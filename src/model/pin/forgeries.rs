@@ -147,6 +147,8 @@ fn what_was_not_signed_for_this_app_is_no_pin() {
     assert!(table.len() >= 40);
     for (what, value, fault) in &table {
         assert_eq!(ring.verify("shop", value.as_bytes()), Err(*fault), "{what}");
+        // Also after the thread has seen everything that was signed for others.
+        assert_eq!(ring.recall("shop", value.as_bytes()).err(), Some(*fault), "{what}, from memory");
     }
     assert!(ring.verify("shop", good.as_bytes()).is_ok(), "the one that all of these imitate");
     assert!(ring.verify("shop", payload(&[&[0], &times[..], &[1], b"rb"].concat()).as_bytes()).is_ok());
@@ -230,5 +232,28 @@ fn no_value_makes_it_panic() {
         assert!(ring.verify("shop", &tail).is_err());
         assert!(ring.verify("shop", &[b"1k2.", tail.as_slice()].concat()).is_err());
         assert!(ring.verify("shop", signed(&ring, &dice.octets(10, &[0, 1])).as_bytes()).is_err());
+    }
+}
+
+#[test]
+fn what_is_remembered_of_a_pin_is_for_its_app_and_keys_alone() {
+    let (ring, rotated) = (ring(&[OLD]), ring(&[NEW]));
+    let value = ring.sign("shop", &pin(ring.binding(b"session")));
+    let first = ring.recall("shop", value.as_bytes()).expect("our own pin");
+    let again = ring.recall("shop", value.as_bytes()).expect("from memory");
+    assert_eq!((*first, again.release()), (*again, "v42"));
+    assert_eq!(ring.recall("blog", value.as_bytes()).err(), Some(PinFault::BadSignature));
+    assert_eq!(rotated.recall("shop", value.as_bytes()).err(), Some(PinFault::UnknownKey));
+    let mut other = value.into_bytes();
+    let last = other.len() - 1;
+    other[last] ^= 2;
+    assert!(ring.recall("shop", &other).is_err());
+    // More pins than are kept: each is still read as it is.
+    for n in 0..3000 {
+        let name = format!("b{n}");
+        let value = ring.sign("shop", &Pin { backend: &name, ..pin(None) });
+        for _ in 0..2 {
+            assert_eq!(ring.recall("shop", value.as_bytes()).expect("our own pin").backend(), name);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! On the wire: `1<key id>.<base64url(payload · first 16 octets of HMAC-SHA256)>`, about 70 characters.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,6 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use siphasher::sip128::SipHasher24;
 
+use super::recent::{self, KnownPin};
 use super::wire::{self, MAX_PAYLOAD_BYTES};
 use super::{Pin, PinFault, VerifiedPin};
 use crate::model::octets::split_once;
@@ -34,7 +36,12 @@ const MAX_BODY_BYTES: usize = MAX_PAYLOAD_BYTES + MAC_BYTES;
 pub struct Keyring {
     /// Never empty; ids are unique.
     keys: Vec<Key>,
+    /// Tells keyrings apart; a clone is the same one.
+    number: u64,
 }
+
+/// Of the next keyring.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone)]
 struct Key {
@@ -63,7 +70,7 @@ pub enum KeyringFault {
 impl Keyring {
     /// A keyring of (id, secret), newest first.
     pub fn new<'k>(keys: impl IntoIterator<Item = (&'k str, &'k [u8])>) -> Result<Keyring, KeyringFault> {
-        let mut ring = Keyring { keys: Vec::new() };
+        let mut ring = Keyring { keys: Vec::new(), number: NUMBER.fetch_add(1, Ordering::Relaxed) };
         for (id, secret) in keys {
             let legal = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
             if !(1..=MAX_KEY_ID_BYTES).contains(&id.len()) || !id.bytes().all(legal) {
@@ -93,6 +100,11 @@ impl Keyring {
         value.push('.');
         URL_SAFE_NO_PAD.encode_string(&body, &mut value);
         value
+    }
+
+    /// Reads the value of a pin cookie of `app`, by memory if this thread did so lately.
+    pub fn recall(&self, app: &str, value: &[u8]) -> Result<KnownPin, PinFault> {
+        recent::known(self.number, app, value, || self.verify(app, value))
     }
 
     /// Reads the value of a pin cookie of `app`. Allocates nothing; a value that cannot be a pin is refused before any hashing.

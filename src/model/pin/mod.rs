@@ -3,12 +3,14 @@
 //! differently ordered files must read the same.
 
 mod keyring;
+mod recent;
 mod wire;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use keyring::{Keyring, KeyringFault, MAX_KEY_ID_BYTES, MIN_SECRET_BYTES};
+pub use recent::KnownPin;
 pub use wire::MAX_NAME_BYTES;
 
 use super::identity::{PinAttributes, SameSite};

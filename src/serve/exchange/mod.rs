@@ -137,11 +137,22 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Box<Exchange>) -> Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<()> {
         self.write_request_head(session, request, exchange)
     }
 
-    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, exchange: &mut Box<Exchange>) -> Result<()> {
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<()> {
         if end {
             if body.as_ref().is_some_and(Bytes::is_empty) {
                 // An HTTP/2 body that ends with an empty DATA frame would be written as two chunked terminators, and the
@@ -159,7 +170,12 @@ impl ProxyHttp for Gateway {
         exchange.body_within_limit(session.as_downstream().body_bytes_read())
     }
 
-    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Box<Exchange>) -> Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<()> {
         let switching = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
         let interim = response.status.is_informational() && !switching;
         // Pingora ends a connection whose answer begins before its request has arrived; an interim answer is what some wait for.

@@ -11,7 +11,7 @@ use crate::model::decide::PinClaim;
 use crate::model::facts::held_pin;
 use crate::model::identity::{Identity, News, PinAttributes, delete_pin_cookie, identify, news, set_pin_cookie};
 use crate::model::ledger::Standing;
-use crate::model::pin::{Pin, VerifiedPin};
+use crate::model::pin::Pin;
 use crate::model::settings::{PinMode, PinOn};
 use crate::model::time::Time;
 use crate::model::view::App;
@@ -96,7 +96,7 @@ fn pin_line(
     let identity = identity(session, app);
     let held = held_pin(app, &identity);
     let over = if exchange.client.secure(session) { PinAttributes::OVER_TLS } else { PinAttributes::OVER_PLAIN };
-    let kept = held.as_ref().map_or(over, VerifiedPin::attributes);
+    let kept = held.as_ref().map_or(over, |pin| pin.attributes());
     if change == PinChange::Delete {
         let attributes = match told {
             News::Deleted(deletion) if held.is_none() => PinAttributes::beside(&deletion.cookie, now),
@@ -120,7 +120,7 @@ fn pin_line(
     };
     // A pin that stays where it was keeps its issue time, and one for a session that was there is dated by the decision: where
     // ledger and pin disagree the later issued wins, and a slow answer must not outrank a later move.
-    let issued = match (change, held) {
+    let issued = match (change, held.as_deref()) {
         (PinChange::NewSession, _) => now,
         (_, Some(pin)) if here => pin.issued,
         _ => exchange.decided_at,
