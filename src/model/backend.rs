@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::admission::{Admission, Health, Intent, ReleaseState};
@@ -45,6 +45,16 @@ pub struct Live {
     connect_failures: AtomicU64,
     queued: AtomicU32,
     complained: AtomicU64,
+    counted: Mutex<Option<CountReading>>,
+}
+
+/// What a backend itself said of its sessions (`session.count_probe`): the truth on the ground, newborns and strangers included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountReading {
+    /// Sessions in its memory.
+    pub sessions: u64,
+    /// When it was asked.
+    pub at: Time,
 }
 
 impl Live {
@@ -62,6 +72,7 @@ impl Live {
             connect_failures: AtomicU64::new(0),
             queued: AtomicU32::new(0),
             complained: AtomicU64::new(0),
+            counted: Mutex::default(),
         }
     }
 
@@ -142,6 +153,16 @@ impl Live {
     /// One of them waits no more.
     pub fn queue_left(&self) {
         self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// What the backend last said of its sessions; `None` when it is not asked, or its last answer could not be read.
+    pub fn count_reading(&self) -> Option<CountReading> {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a reading, or the word that there is none.
+    pub fn count_read(&self, reading: Option<CountReading>) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = reading;
     }
 
     /// Failed connects so far; a prober that sees the figure move probes at once.
