@@ -18,6 +18,7 @@ mod health;
 mod http;
 mod http2;
 mod identity;
+mod licences;
 mod limits;
 mod manual;
 mod origin;
