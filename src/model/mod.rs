@@ -16,6 +16,7 @@ pub mod octets;
 pub mod path_map;
 pub mod pin;
 pub mod reason;
+pub mod replay;
 pub mod routes;
 pub mod session_key;
 pub mod settings;

@@ -15,6 +15,7 @@ use crate::model::gate::InFlight;
 use crate::model::identity::PinAttributes;
 use crate::model::ledger::Attention;
 use crate::model::pin::Pin;
+use crate::model::replay::Errand;
 use crate::model::session_key::SessionKey;
 use crate::model::settings::{PinMode, PinOn};
 use crate::model::time::Time;
@@ -88,6 +89,8 @@ impl Simulation {
                 pin: facts.pin,
                 tried: &tried,
                 waited,
+                errand: Errand::Read,
+                disowned: false,
                 dice: self.dice.next(),
                 client: self.clients[client].address,
             };
