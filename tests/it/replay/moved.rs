@@ -97,9 +97,12 @@ fn an_evicted_users_click_is_served_anew() {
     }
 }
 
+/// Method, what it says of who asks, and the answer's status.
+type Submission = (&'static str, &'static [(&'static str, &'static str)], u16);
+
 #[test]
 fn what_an_evicted_user_submits_reaches_nobody() {
-    let rows: &[(&str, &[(&str, &str)], u16)] = &[
+    let rows: &[Submission] = &[
         ("POST", &[("Sec-Fetch-Mode", "navigate"), ("Accept", "*/*")], 303),
         ("POST", &[("Accept", "text/html,application/xhtml+xml")], 303),
         ("POST", &[("Sec-Fetch-Mode", "cors"), ("Accept", "text/html")], 409),
