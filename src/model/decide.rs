@@ -154,7 +154,7 @@ pub fn decide(app: &App, q: &Question<'_>) -> Decision {
         && matches!(claim, Claim::Live | Claim::Unknown | Claim::Expired)
         && reachable
         && backend.emptying()
-        && let moved @ Decision::Forward(Forward { need: Admission::Everyone, .. }) =
+        && let moved @ Decision::Forward(Forward { reason: Reason::MovePoint, .. }) =
             renewed(app, q, Some(backend), Some(Reason::MovePoint), pin)
     {
         return moved;

@@ -332,6 +332,7 @@ const MOVE_POINTS: &[Row] = &[
     (DEPLOYED, "b1=down", "live@a1 arrival", "a1 pinned none"),
     (DEPLOYED, "b1=down refuse", "live@a1 arrival", "a1 pinned none"),
     (DEPLOYED, "a1=down", "live@a1 arrival", "a2 stand_in down"),
+    (">v1:a1,a2!", "a1=draining refuse", "live@a1 arrival", "a1 pinned none"),
 ];
 
 const EVICTED: &[Row] = &[
