@@ -184,3 +184,28 @@ fn an_early_answer_is_discarded_while_the_body_fits_the_buffer() {
         }
     }
 }
+
+#[test]
+fn an_interim_answer_that_was_passed_on_does_not_bind_the_client() {
+    let (seen, is_seen) = channel();
+    let is_seen = Mutex::new(is_seen);
+    let speaker = Speaker::start(move |stream| {
+        let (mut input, mut out) = (BufReader::new(stream.try_clone()?), stream);
+        if next_request(&mut input, stream)?.is_some() {
+            out.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")?;
+            is_seen.lock().unwrap().recv().ok();
+            out.write_all(b"HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let b1 = backend("v2", "b1");
+    let tidegate = Shop::new("route").release_of("v1", vec![speaker.line("a1")]).release("v2", &[&b1]).start();
+    tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+    let mut wire = Wire::connect(tidegate.port()).unwrap();
+    wire.send(b"POST /page HTTP/1.1\r\nHost: shop.test\r\nCookie: JSESSIONID=GONE.a1\r\nContent-Length: 2\r\n\r\nhi").unwrap();
+    let interim = wire.read_head().unwrap().expect("an interim answer");
+    assert_eq!(interim.word(1), "103", "{}", interim.raw);
+    seen.send(()).unwrap();
+    let answer = wire.read_response("POST").unwrap().expect("an answer").expect_status(200);
+    assert_eq!((answer.word("backend"), answer.set_cookies("JSESSIONID").len()), ("b1".to_owned(), 1));
+}
