@@ -3,12 +3,11 @@
 //! "Unknown is not zero": a count of zero ends a drain only when the ledger is confident, and only through a fence, behind
 //! which nothing is in flight and nothing can come in. A session born in between opens the drain again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::ReleaseState;
-use super::backend::{Backend, Live};
+use super::backend::Backend;
 use super::event::Owner;
 use super::ledger::EndReason;
 use super::settings::DrainThen;
@@ -248,26 +247,6 @@ impl Drain {
             return Step::Reopened;
         }
         Step::Same
-    }
-}
-
-/// Tells every backend by when it is to be empty: the earliest deadline of the drains that run. Drains that are over must be
-/// among them once, to take theirs back.
-pub fn announce_deadlines<'a>(drains: impl IntoIterator<Item = &'a Drain>, view: &View) {
-    let mut drains = drains.into_iter().filter(|drain| drain.deadline.is_some()).peekable();
-    if drains.peek().is_none() {
-        return;
-    }
-    let mut earliest: HashMap<*const Live, Time> = HashMap::new();
-    for drain in drains.filter(|drain| drain.state.runs()) {
-        let Some(deadline) = drain.deadline else { continue };
-        for (_, backend) in drain.target.backends(view) {
-            let at = earliest.entry(Arc::as_ptr(&backend.live)).or_insert(deadline);
-            *at = deadline.min(*at);
-        }
-    }
-    for backend in view.apps.iter().flat_map(|app| app.backends.iter().flatten()) {
-        backend.live.set_deadline(earliest.get(&Arc::as_ptr(&backend.live)).copied());
     }
 }
 

@@ -12,7 +12,7 @@ use super::decide::{Decision, Forward, Question, decide};
 use super::facts::Facts;
 use super::ledger::{Ledger, Standing};
 use super::routes::under;
-use super::settings::{DrainSettings, NotMine};
+use super::settings::{DrainSettings, MovePoint, NotMine};
 use super::time::Time;
 use super::view::App;
 use super::visit::Heard;
@@ -34,8 +34,8 @@ pub enum Errand {
 impl Errand {
     /// Of a request for `path`, as the client wrote it; a path parameter does not count.
     pub fn of(method: &Method, path: &str, drain: &DrainSettings) -> Errand {
-        let path = path.split(';').next().unwrap_or_default();
-        let is_move_point = drain.move_points.iter().any(|point| point.method == method.as_str() && point.path == path);
+        let is_here = |point: &MovePoint| point.path == path.split(';').next().unwrap_or_default();
+        let is_move_point = drain.move_points.iter().any(|point| point.method == method.as_str() && is_here(point));
         match (method.is_safe(), is_move_point) {
             (true, false) => Errand::Read,
             (false, false) => Errand::Write,

@@ -8,7 +8,7 @@ use crate::model::decide::{Footing, PinClaim};
 use crate::model::ledger::{Attention, EndReason};
 use crate::model::reason::{PinResult, Reason};
 use crate::model::session_key::SessionKey;
-use crate::model::settings::{MovePoint, StatusSet};
+use crate::model::settings::StatusSet;
 use crate::model::sketch::World;
 
 /// The world in which v1 drains, with one barred path.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
 
@@ -16,6 +15,7 @@ use super::entry::{Inside, question, read_facts};
 use crate::model::decide::{Forward, Question};
 use crate::model::gate::InFlight;
 use crate::model::replay::{Answered, elsewhere};
+use crate::model::time::Time;
 use crate::model::view::App;
 use crate::model::visit::{Heard, PinChange};
 
@@ -36,14 +36,14 @@ impl Gateway {
         app: &Arc<App>,
         disowned: bool,
         heard: Heard,
-        status: StatusCode,
+        now: Time,
     ) -> bool {
         let (Some(claim), Some(facts)) = (&exchange.claim, &exchange.facts) else { return false };
-        // Once: whoever is sent a second time is new, and new clients' answers are theirs. A tunnel is open already.
-        if exchange.disowned || status == StatusCode::SWITCHING_PROTOCOLS {
+        // Once: whoever is sent a second time is new, and new clients' answers are theirs.
+        if exchange.disowned {
             return false;
         }
-        let (errand, path, now) = (exchange.errand, session.req_header().uri.path(), self.control.now());
+        let (errand, path) = (exchange.errand, session.req_header().uri.path());
         let answered = Answered { facts, forward: &claim.forward, errand, path, disowned, heard };
         let Some(cause) = answered.replay(&app.ledger, &app.settings.drain, now) else { return false };
         if session.as_ref().retry_buffer_truncated() {

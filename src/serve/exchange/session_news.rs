@@ -1,5 +1,6 @@
 //! What an answer says of its session: told to the ledger by the rules of the model, and turned into the client's next pin.
 
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
@@ -45,7 +46,8 @@ impl Gateway {
             News::Nothing if disowned || response.status.is_server_error() => Heard::Failure,
             News::Nothing => Heard::Nothing,
         };
-        if self.claim_elsewhere(session, exchange, &app, disowned, heard, response.status) {
+        // A tunnel that is open stays.
+        if response.status != StatusCode::SWITCHING_PROTOCOLS && self.claim_elsewhere(session, exchange, &app, disowned, heard, now) {
             return Err(begin_anew());
         }
         let change = if exchange.ignored {

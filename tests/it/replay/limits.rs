@@ -35,6 +35,20 @@ fn a_one_time_code_is_spent_once() {
 }
 
 #[test]
+fn a_second_answer_without_a_session_takes_the_pin_away() {
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let mut stage = Stage::new(&Shop::new("cookie").release("v1", &[&a1]).release("v2", &[&b1]), 1);
+    a1.answer("/peek", "HTTP/1.1 200 OK\r\nSet-Cookie: JSESSIONID=N.a1; Path=/\r\nContent-Length: 0\r\n\r\n");
+    let mut user = stage.forgotten(&a1);
+    a1.clear_requests();
+    let answer = user.get("/peek").expect_status(200);
+    assert_eq!((answer.word("backend"), answer.set_cookies("JSESSIONID").len()), ("b1".to_owned(), 0));
+    assert_eq!(user.cookie("tidegate_shop"), None);
+    assert_eq!(user.get("/page").word("backend"), "b1");
+    assert_eq!(a1.requests().len(), 1, "it is not asked again");
+}
+
+#[test]
 fn with_nowhere_else_to_go_the_answer_at_hand_is_the_clients() {
     let (a1, mut b1) = (backend("v1", "a1"), backend("v2", "b1"));
     let mut stage = Stage::new(&Shop::new("cookie").release("v1", &[&a1]).release("v2", &[&b1]), 2);
