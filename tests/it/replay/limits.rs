@@ -6,9 +6,11 @@ use std::sync::mpsc::channel;
 
 use super::Stage;
 use crate::client::{Browser, Wire};
+use crate::origin::{Origin, OriginSpec};
 use crate::shop::{Shop, backend};
 use crate::speaker::{Speaker, next_request};
 use crate::tidegate::Tidegate;
+use crate::websocket::Frame;
 
 /// A client with an id that nobody knows, whose route names `a1`.
 fn stranger(tidegate: &Tidegate, id: &str) -> Browser {
@@ -222,4 +224,46 @@ fn an_interim_answer_that_was_passed_on_does_not_bind_the_client() {
     seen.send(()).unwrap();
     let answer = wire.read_response("POST").unwrap().expect("an answer").expect_status(200);
     assert_eq!((answer.word("backend"), answer.set_cookies("JSESSIONID").len()), ("b1".to_owned(), 1));
+}
+
+#[test]
+fn a_tunnel_opens_where_new_clients_go() {
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    a1.answer("/echo", "HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\n\r\n");
+    let tidegate = Shop::new("route").release("v1", &[&a1]).release("v2", &[&b1]).start();
+    tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+    let mut tunnel = stranger(&tidegate, "GONE.a1").websocket("/echo");
+    tunnel.send_text("hello").unwrap();
+    assert_eq!(tunnel.read_frame().unwrap(), Frame::Text("hello".to_owned()));
+    assert_eq!((a1.requests_to("/echo").len(), b1.requests_to("/echo").len()), (1, 1));
+}
+
+#[test]
+fn while_servers_restart_one_by_one_the_same_release_takes_over() {
+    let (a1, a2, b1) = (backend("v1", "a1"), backend("v1", "a2"), backend("v2", "b1"));
+    let tidegate = Shop::new("route").release("v1", &[&a1, &a2]).release("v2", &[&b1]).start();
+    tidegate.cli(&["drain", "shop/v1/a1"]).expect_code(0);
+    for _ in 0..4 {
+        assert_eq!(stranger(&tidegate, "GONE.a1").get("/page").expect_status(200).word("backend"), "a2");
+    }
+    assert_eq!(a1.requests_to("/page").len(), 4);
+}
+
+#[test]
+fn the_second_backend_gets_its_own_path() {
+    let at = |release: &str, name: &str, prefix: &str| {
+        let spec = OriginSpec { prefix: prefix.to_owned(), cookie_path: prefix.to_owned(), ..OriginSpec::new(release, name).with_route() };
+        Origin::start(spec)
+    };
+    let (a1, b1) = (at("v1", "a1", "/shop-v1"), at("v2", "b1", "/shop-v2"));
+    // Neither release has a page at the probed path; that they answer is enough.
+    let shop = Shop::new("route").below("/shop").health("ready: [200-499]");
+    let shop = shop.release("v1", &[&a1]).at_path("/shop-v1").release("v2", &[&b1]).at_path("/shop-v2");
+    let tidegate = shop.start();
+    tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+    let answer = stranger(&tidegate, "GONE.a1").get("/shop/page?x=1").expect_status(200);
+    assert_eq!(answer.word("backend"), "b1");
+    assert!(answer.set_cookies("JSESSIONID")[0].contains("Path=/shop;"), "{:?}", answer.set_cookies("JSESSIONID"));
+    let asked = |origin: &Origin| origin.requests().iter().map(|r| r.head.word(1).to_owned()).find(|target| target.contains("page"));
+    assert_eq!((asked(&a1).as_deref(), asked(&b1).as_deref()), (Some("/shop-v1/page?x=1"), Some("/shop-v2/page?x=1")));
 }
