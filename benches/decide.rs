@@ -14,6 +14,7 @@ use tidegate::model::facts::Facts;
 use tidegate::model::identity::PinAttributes;
 use tidegate::model::ledger::Attention;
 use tidegate::model::pin::Pin;
+use tidegate::model::replay::Errand;
 use tidegate::model::settings::{Address, AppSpec, BackendSpec, Balance, Current, Match, Protocol, ReleaseSpec, Settings};
 use tidegate::model::time::Time;
 use tidegate::model::view::{App, View};
@@ -99,6 +100,8 @@ fn new_client(app: &App, turn: u64) {
         pin: PinClaim::None,
         tried: &[],
         waited: false,
+        errand: Errand::Read,
+        disowned: false,
         dice: mixed(turn),
         client: mixed(!turn),
     };
@@ -137,6 +140,8 @@ fn pinned_client(backends: usize, sessions: u64) -> f64 {
             pin: facts.pin,
             tried: &[],
             waited: false,
+            errand: Errand::Read,
+            disowned: false,
             dice: mixed(turn),
             client: mixed(!turn),
         };

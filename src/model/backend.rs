@@ -45,6 +45,7 @@ pub struct Live {
     connect_failures: AtomicU64,
     queued: AtomicU32,
     complained: AtomicU64,
+    deadline: AtomicU64,
     counted: Mutex<Option<CountReading>>,
 }
 
@@ -72,6 +73,7 @@ impl Live {
             connect_failures: AtomicU64::new(0),
             queued: AtomicU32::new(0),
             complained: AtomicU64::new(0),
+            deadline: AtomicU64::new(0),
             counted: Mutex::default(),
         }
     }
@@ -153,6 +155,16 @@ impl Live {
     /// One of them waits no more.
     pub fn queue_left(&self) {
         self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// By when it is to be empty; `None` unless a drain with a deadline runs.
+    pub fn deadline(&self) -> Option<Time> {
+        Some(Time(self.deadline.load(Ordering::Relaxed))).filter(|at| at.0 > 0)
+    }
+
+    /// What running drains say of that.
+    pub fn set_deadline(&self, at: Option<Time>) {
+        self.deadline.store(at.map_or(0, |at| at.0), Ordering::Relaxed);
     }
 
     /// What the backend last said of its sessions; `None` when it is not asked, or its last answer could not be read.

@@ -12,9 +12,14 @@ use super::backend::Backend;
 use super::balance::Draw;
 use super::ledger::{EndReason, Found, Standing};
 use super::reason::{PinResult, Reason};
-use super::settings::{Failover, WhenAllDraining};
+use super::replay::Errand;
+use super::settings::{Failover, PinMode, WhenAllDraining};
 use super::time::Time;
 use super::view::App;
+
+/// How long after one request of an evicted user was told so, another one counts as sent before: the time in which a browser
+/// acts on an answer.
+const WORD_SPREADS: Duration = Duration::from_secs(1);
 
 /// All that a decision depends on besides the snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,10 @@ pub struct Question<'a> {
     pub tried: &'a [u32],
     /// Whether `failover_wait` has been waited.
     pub waited: bool,
+    /// What it is about, as far as a drain asks.
+    pub errand: Errand,
+    /// Whether the backend that it was sent to before has disowned its session: the request is to be replayed.
+    pub disowned: bool,
     /// Random bits.
     pub dice: u64,
     /// Stable hash of the client's address.
@@ -119,9 +128,15 @@ enum Claim {
 /// Decides where a request of `app` goes.
 pub fn decide(app: &App, q: &Question<'_>) -> Decision {
     let (belongs, pin) = belonging(app, q);
+    if q.disowned {
+        return disowned(app, q, belongs);
+    }
     let Some((slot, claim)) = belongs else {
         return newcomer(app, q, Reason::New, pin, false);
     };
+    if claim == Claim::Evicted && q.errand.writes() && owed_word(app, q) {
+        return Decision::Refuse(Reason::Evicted, PinResult::Overridden);
+    }
     let Some(backend) = app.backend(slot) else {
         return match claim {
             Claim::Anonymous => newcomer(app, q, Reason::New, PinResult::Lost, false),
@@ -135,6 +150,15 @@ pub fn decide(app: &App, q: &Question<'_>) -> Decision {
         let need = if footing == Footing::New { Admission::Everyone } else { Admission::KnownSessions };
         Decision::Forward(Forward { backend: Arc::clone(backend), need, reason, pin, strip: false, footing, stands_in: false })
     };
+    if q.errand == Errand::Arrival
+        && matches!(claim, Claim::Live | Claim::Unknown | Claim::Expired)
+        && reachable
+        && backend.emptying()
+        && let moved @ Decision::Forward(Forward { reason: Reason::MovePoint, .. }) =
+            renewed(app, q, Some(backend), Some(Reason::MovePoint), pin)
+    {
+        return moved;
+    }
     match claim {
         Claim::Evicted => dead(app, q, Some(backend), PinResult::Overridden),
         Claim::Live if reachable => forward(Reason::Pinned, Footing::Live),
@@ -256,8 +280,31 @@ fn absent(app: &App, q: &Question<'_>, home: &Arc<Backend>, claim: Claim) -> Dec
     }
 }
 
+/// A request whose answer is discarded, because its backend knows nothing of its session: a new client's from now on.
+fn disowned(app: &App, q: &Question<'_>, belongs: Option<(u32, Claim)>) -> Decision {
+    let home = belongs.and_then(|(slot, _)| app.backend(slot));
+    let pin = if matches!(q.pin, PinClaim::Backend { .. }) { PinResult::Expired } else { PinResult::None };
+    renewed(app, q, home, Some(Reason::Replayed), pin)
+}
+
+/// Whether the client of an evicted session is still to be told. Its pin goes with that answer, so whoever has one does not
+/// know yet. Where pins are no cookies, requests under way when the first of them was told get the same answer: those within
+/// [`WORD_SPREADS`].
+fn owed_word(app: &App, q: &Question<'_>) -> bool {
+    match q.session.and_then(|found| found.told_at) {
+        None => true,
+        Some(_) if app.settings.session.pin == PinMode::Cookie => q.pin.signed(),
+        Some(told) => q.now.since(told) < WORD_SPREADS,
+    }
+}
+
 /// A dead session: its id is taken out and its user is a new client, in the same release if a backend there takes new ones.
 fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult) -> Decision {
+    renewed(app, q, home, None, pin)
+}
+
+/// As [`dead`], for another reason than that if there is one.
+fn renewed(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, reason: Option<Reason>, pin: PinResult) -> Decision {
     if let Some(release) = home.and_then(|home| app.release(&home.release))
         && let Some(backend) = release.pool.choose(app.settings.balance, &draw(app, q))
     {
@@ -265,14 +312,14 @@ fn dead(app: &App, q: &Question<'_>, home: Option<&Arc<Backend>>, pin: PinResult
         return Decision::Forward(Forward {
             backend,
             need,
-            reason: Reason::MovedWithin,
+            reason: reason.unwrap_or(Reason::MovedWithin),
             pin,
             strip: true,
             footing: Footing::New,
             stands_in: false,
         });
     }
-    newcomer(app, q, Reason::Moved, pin, true)
+    newcomer(app, q, reason.unwrap_or(Reason::Moved), pin, true)
 }
 
 /// A new client: whoever takes new sessions, then draining backends if the policy says so, then backups, then nobody.

@@ -17,6 +17,10 @@ pub enum Reason {
     MovedWithin,
     /// Its session is dead; the current release takes it as a new client.
     Moved,
+    /// It is a move point on a draining backend; whoever takes new sessions takes it as a new client.
+    MovePoint,
+    /// A draining backend did not know its session; it is sent once more, as a new client.
+    Replayed,
     /// A new client, balanced.
     New,
     /// A new client, and only draining backends are healthy.
@@ -31,6 +35,8 @@ pub enum Reason {
     QueueFull,
     /// Refused: it waited too long for its full backend.
     QueueTimeout,
+    /// Refused: its session was evicted, and it may change something.
+    Evicted,
     /// Refused: no app serves this host and path.
     NoApp,
     /// Refused: its path cannot be mapped without ambiguity.
@@ -41,7 +47,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in declaration order: the discriminant is the index.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 20] = [
         Reason::Pinned,
         Reason::Returned,
         Reason::Anonymous,
@@ -49,6 +55,8 @@ impl Reason {
         Reason::Repinned,
         Reason::MovedWithin,
         Reason::Moved,
+        Reason::MovePoint,
+        Reason::Replayed,
         Reason::New,
         Reason::AllDraining,
         Reason::Backup,
@@ -56,6 +64,7 @@ impl Reason {
         Reason::BackendDown,
         Reason::QueueFull,
         Reason::QueueTimeout,
+        Reason::Evicted,
         Reason::NoApp,
         Reason::BadPath,
         Reason::BodyTooLarge,
@@ -71,6 +80,8 @@ impl Reason {
             Reason::Repinned => "repinned",
             Reason::MovedWithin => "moved_within",
             Reason::Moved => "moved",
+            Reason::MovePoint => "move_point",
+            Reason::Replayed => "replayed",
             Reason::New => "new",
             Reason::AllDraining => "all_draining",
             Reason::Backup => "backup",
@@ -78,6 +89,7 @@ impl Reason {
             Reason::BackendDown => "backend_down",
             Reason::QueueFull => "queue_full",
             Reason::QueueTimeout => "queue_timeout",
+            Reason::Evicted => "evicted",
             Reason::NoApp => "no_app",
             Reason::BadPath => "bad_path",
             Reason::BodyTooLarge => "body_too_large",
@@ -94,6 +106,8 @@ impl Reason {
             Reason::Repinned => "its backend is down; it is pinned here from now on",
             Reason::MovedWithin => "its session is dead; another backend of the same release takes it as a new client",
             Reason::Moved => "its session is dead; the current release takes it as a new client",
+            Reason::MovePoint => "a move point: its session on a draining backend is given up, and it goes on as a new client",
+            Reason::Replayed => "a draining backend did not know its session; it was sent once more, as a new client",
             Reason::New => "a new client, balanced over the release that takes new sessions",
             Reason::AllDraining => "a new client, and only draining backends are healthy (when_all_draining: serve)",
             Reason::Backup => "a new client, and only backup backends are left",
@@ -101,6 +115,7 @@ impl Reason {
             Reason::BackendDown => "refused: its session's backend is down and failover is off",
             Reason::QueueFull => "refused: its backend and the queue before it are full",
             Reason::QueueTimeout => "refused: it waited longer than queue.timeout for its full backend",
+            Reason::Evicted => "refused: its session was evicted, and a request that may change something reaches no other backend",
             Reason::NoApp => "refused: no app serves this host and path",
             Reason::BadPath => "refused: its path cannot be mapped without ambiguity",
             Reason::BodyTooLarge => "refused: its body is larger than limits.max_body",

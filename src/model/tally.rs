@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::reason::{PinResult, Reason};
+use super::replay::ReplayCause;
 
 /// Of an app.
 #[derive(Debug)]
 pub struct AppTally {
     decisions: [AtomicU64; Reason::ALL.len()],
     pins: [AtomicU64; PinResult::ALL.len()],
+    replays: [AtomicU64; ReplayCause::ALL.len()],
     /// Turns taken by round robin; shared by all pools of the app.
     pub turns: AtomicU64,
 }
@@ -22,6 +24,7 @@ impl Default for AppTally {
         AppTally {
             decisions: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             pins: [const { AtomicU64::new(0) }; PinResult::ALL.len()],
+            replays: [const { AtomicU64::new(0) }; ReplayCause::ALL.len()],
             turns: AtomicU64::new(0),
         }
     }
@@ -40,6 +43,18 @@ impl AppTally {
         if let Some(counter) = self.pins.get(result as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a request that is sent once more.
+    pub fn replayed(&self, cause: ReplayCause) {
+        if let Some(counter) = self.replays.get(cause as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Replays so far for this cause.
+    pub fn replays(&self, cause: ReplayCause) -> u64 {
+        self.replays.get(cause as usize).map_or(0, |c| c.load(Ordering::Relaxed))
     }
 
     /// Decisions so far with this reason.

@@ -77,6 +77,16 @@ impl Visit {
             counted: false,
         };
         let mut change = PinChange::AsDue;
+        if let (true, Some(key), Some(found)) = (forward.strip, facts.key, facts.session)
+            && matches!(found.standing, Standing::Live { .. })
+            && ledger.find(key, now).is_some_and(|present| present.slot == found.slot)
+        {
+            // At a move point: it leaves its session behind, unless a parallel request has taken that elsewhere already.
+            ledger.end(key, EndReason::Moved, 0, now);
+            if facts.pin.signed() {
+                change = PinChange::Delete;
+            }
+        }
         if let Some(key) = key.filter(|_| forward.footing != Footing::New)
             && ledger.enter(key, attention, now) == Entered::Live
         {
@@ -111,6 +121,23 @@ impl Visit {
             },
             Heard::Failure => PinChange::AsDue,
         }
+    }
+
+    /// Tells the ledger what the answer to a farewell says: whatever session it leaves its client with is given up, so that the
+    /// next request is a new client's. Its own word that the session is over stands.
+    pub fn hear_farewell(&mut self, ledger: &Ledger, heard: Heard, now: Time) -> PinChange {
+        let left = match heard {
+            Heard::Set(key, _) => {
+                self.hear(ledger, heard, now);
+                Some(key)
+            }
+            Heard::Nothing => self.key.filter(|_| !self.stands_in),
+            Heard::Deleted(_) | Heard::Failure => return self.hear(ledger, heard, now),
+        };
+        if let Some(key) = left {
+            ledger.end(key, EndReason::Moved, 0, now);
+        }
+        PinChange::Delete
     }
 
     fn was_live(&self) -> bool {

@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use super::clock::Clock;
 use crate::model::admission::Intent;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
+use crate::model::deadline::announce_deadlines;
 use crate::model::drain::{Drain, DrainState, Step};
 use crate::model::event::{Event, Owner};
 use crate::model::settings::DrainThen;
@@ -158,6 +159,7 @@ impl Control {
             self.record(inner, Event { at: now, owner, target: target.to_string().into(), what });
             inner.drains.push_back(drain);
         }
+        announce_deadlines(&inner.drains, &view);
         // The same command again finds its drain.
         if ids.is_empty() {
             let again = |d: &&Drain| match (change, &d.target) {
@@ -314,6 +316,7 @@ impl Control {
         for (drain, step) in settled {
             self.settled(&mut inner, &drain, step, now);
         }
+        announce_deadlines(&inner.drains, &self.view());
     }
 
     fn settled(&self, inner: &mut Inner, drain: &Drain, step: Step, now: Time) {

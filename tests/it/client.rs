@@ -199,6 +199,12 @@ impl Call {
         call
     }
 
+    /// Any method's body.
+    pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Call {
+        self.body = body.into();
+        self
+    }
+
     /// Adds a field.
     pub fn field(mut self, name: &str, value: &str) -> Call {
         self.fields.push((name.to_owned(), value.to_owned()));

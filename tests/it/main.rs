@@ -24,6 +24,7 @@ mod manual;
 mod origin;
 mod path_mapping;
 mod process;
+mod replay;
 mod scenarios;
 mod shop;
 mod speaker;

@@ -16,6 +16,9 @@ const STALE: Duration = Duration::from_secs(3600);
 fn arrange(drawn: &str, words: &str) -> World {
     let has = |word: &str| words.split_whitespace().any(|w| w == word);
     let mut world = World::with(drawn, |settings| {
+        if has("route") {
+            settings.session.pin = PinMode::Route;
+        }
         if has("refuse") {
             settings.when_all_draining = WhenAllDraining::Refuse;
         }
@@ -31,7 +34,7 @@ fn arrange(drawn: &str, words: &str) -> World {
     });
     for word in words.split_whitespace() {
         let Some((name, what)) = word.split_once('=') else {
-            assert!(["refuse", "repin", "off", "patient"].contains(&word), "unknown word {word}");
+            assert!(["route", "refuse", "repin", "off", "patient"].contains(&word), "unknown word {word}");
             continue;
         };
         let health = Health::ALL.into_iter().find(|h| h.as_str() == what);
@@ -56,11 +59,12 @@ fn arrange(drawn: &str, words: &str) -> World {
 
 /// Words about the client: `live@a1`, `idle@a1` (a tombstone of that reason), `candidate@a1`, `pin@a1`, `newer@a1` (a pin issued
 /// after the ledger's), `stale@a1`, `route@a1` (unsigned), `anonymous@a1`, `id`, `unknown` or `forged` (a faulty pin), `tried@a1`,
-/// `waited`.
+/// `waited`, `write`, `arrival` (a move point), `disowned`, `told@a1` and `knows@a1` (evicted; its client was told just now, or a while ago).
 fn ask(world: &World, words: &str) -> Decision {
     let now = world.now;
     let mut tried = Vec::new();
     let (mut session, mut pin, mut has_id, mut waited) = (None, PinClaim::None, false, false);
+    let (mut errand, mut disowned) = (Errand::Read, false);
     for word in words.split_whitespace() {
         let (what, place) = word.split_once('@').unwrap_or((word, ""));
         let slot = if place == "gone" || place.is_empty() { 77 } else { world.backend(place).slot };
@@ -73,6 +77,7 @@ fn ask(world: &World, words: &str) -> Decision {
             open: 0,
             alias: false,
             ended_at: None,
+            told_at: None,
             birth_scope: 0,
         };
         let claim =
@@ -92,12 +97,19 @@ fn ask(world: &World, words: &str) -> Decision {
             "forged" => pin = PinClaim::Fault(PinResult::Forged),
             "tried" => tried.push(slot),
             "waited" => waited = true,
+            "told" | "knows" => {
+                let told_at = Some(if what == "told" { now - Duration::from_millis(900) } else { now - WORD_SPREADS });
+                session = Some(Found { told_at, ..found(Standing::Ended(EndReason::Evicted), FRESH) });
+            }
+            "write" => errand = Errand::Write,
+            "arrival" => errand = Errand::Arrival,
+            "disowned" => disowned = true,
             "id" => {}
             _ => panic!("unknown word {word}"),
         }
-        has_id |= !matches!(what, "anonymous" | "unknown" | "forged" | "tried" | "waited");
+        has_id |= !matches!(what, "anonymous" | "unknown" | "forged" | "tried" | "waited" | "write" | "arrival" | "disowned");
     }
-    let question = Question { now, has_id, session, pin, tried: &tried, waited, dice: 1, client: 1 };
+    let question = Question { now, has_id, session, pin, tried: &tried, waited, errand, disowned, dice: 1, client: 1 };
     let first = decide(world.shop(), &question);
     // The same inputs give the same answer, but for whose turn it is.
     if world.shop().open.backends().len() < 2 {
@@ -293,6 +305,72 @@ const ALL_DRAINING: &[Row] = &[
     (">v1:a1,a2!", "a1=down a2=draining", "", "503 no_backend none"),
 ];
 
+const REPLAYED: &[Row] = &[
+    (DEPLOYED, "", "id pin@a1 disowned", "b1 replayed expired strip"),
+    (DEPLOYED, "", "id route@a1 disowned", "b1 replayed expired strip"),
+    (DEPLOYED, "", "candidate@a1 disowned", "b1 replayed none strip"),
+    (DEPLOYED, "", "idle@a1 disowned write", "b1 replayed none strip"),
+    (DEPLOYED, "", "disowned", "b1 replayed none strip"),
+    // Another backend of the same release first.
+    (TWO, "a1=order_drain", "id pin@a1 disowned", "a2 replayed expired strip"),
+    ("v1:a1 >v2:b1", "b1=down", "id pin@a1 disowned", "a1 all_draining expired strip"),
+    (DEPLOYED, "b1=down refuse", "id pin@a1 disowned", "503 no_backend expired"),
+];
+
+const MOVE_POINTS: &[Row] = &[
+    (DEPLOYED, "", "live@a1 arrival", "b1 move_point none strip"),
+    (DEPLOYED, "", "live@a1 pin@a1 arrival", "b1 move_point valid strip"),
+    (DEPLOYED, "", "id pin@a1 arrival", "b1 move_point valid strip"),
+    (DEPLOYED, "", "idle@a1 arrival", "b1 move_point none strip"),
+    (TWO, "a1=order_drain", "live@a1 arrival", "a2 move_point none strip"),
+    (TWO, "a1=draining", "live@a1 arrival", "a2 move_point none strip"),
+    // Whoever drains nothing moves nobody.
+    (TWO, "", "live@a1 arrival", "a1 pinned none"),
+    (DEPLOYED, "", "live@b1 arrival", "b1 pinned none"),
+    (DEPLOYED, "", "arrival", "b1 new none"),
+    // Nowhere better to go.
+    (DEPLOYED, "b1=down", "live@a1 arrival", "a1 pinned none"),
+    (DEPLOYED, "b1=down refuse", "live@a1 arrival", "a1 pinned none"),
+    (DEPLOYED, "a1=down", "live@a1 arrival", "a2 stand_in down"),
+    (">v1:a1,a2!", "a1=draining refuse", "live@a1 arrival", "a1 pinned none"),
+];
+
+const EVICTED: &[Row] = &[
+    (DEPLOYED, "", "evicted@a1 pin@a1 write", "503 evicted overridden"),
+    (DEPLOYED, "", "evicted@a1 write", "503 evicted overridden"),
+    (DEPLOYED, "", "evicted@a1 arrival", "b1 moved overridden strip"),
+    (TWO, "a1=order_drain", "evicted@a1 write", "503 evicted overridden"),
+    (TWO, "", "evicted@a1 write", "503 evicted overridden"),
+    (DEPLOYED, "", "evicted@gone write", "503 evicted overridden"),
+    (DEPLOYED, "b1=down", "evicted@a1 write", "503 evicted overridden"),
+    // Told, and its pin is gone with the answer: new. Whoever still shows the pin sent it before.
+    (DEPLOYED, "", "told@a1 write", "b1 moved overridden strip"),
+    (DEPLOYED, "", "told@a1 pin@a1 write", "503 evicted overridden"),
+    (DEPLOYED, "", "knows@a1 pin@a1 write", "503 evicted overridden"),
+    // Where no pin can go, a moment counts as before.
+    (DEPLOYED, "route", "evicted@a1 route@a1 write", "503 evicted overridden"),
+    (DEPLOYED, "route", "told@a1 route@a1 write", "503 evicted overridden"),
+    (DEPLOYED, "route", "knows@a1 route@a1 write", "b1 moved overridden strip"),
+    // Dead of themselves: a new client may do what it likes.
+    (DEPLOYED, "", "idle@a1 write", "b1 moved expired strip"),
+    (DEPLOYED, "", "moved@a1 pin@a1 write", "b1 moved expired strip"),
+];
+
+#[test]
+fn a_disowned_request_goes_where_new_clients_go() {
+    check(REPLAYED);
+}
+
+#[test]
+fn a_move_point_moves_whoever_is_on_a_draining_backend() {
+    check(MOVE_POINTS);
+}
+
+#[test]
+fn what_an_evicted_user_may_change_goes_nowhere_until_they_know() {
+    check(EVICTED);
+}
+
 #[test]
 fn a_pin_is_followed_while_its_backend_admits_known_sessions() {
     check(PINS);
@@ -325,7 +403,7 @@ fn when_all_drain_the_policy_decides_and_no_pin_is_lost() {
 
 #[test]
 fn every_reason_that_deciding_gives_is_in_the_tables() {
-    let rows = [PINS, DISAGREEMENTS, DEAD, ABSENT, NEW, ALL_DRAINING].concat();
+    let rows = [PINS, DISAGREEMENTS, DEAD, ABSENT, NEW, ALL_DRAINING, REPLAYED, MOVE_POINTS, EVICTED].concat();
     let seen: BTreeSet<&str> = rows.iter().filter_map(|(_, _, _, expected)| expected.split(' ').nth(1)).collect();
     // Those that the shell finds before or after deciding.
     let elsewhere = [Reason::QueueFull, Reason::QueueTimeout, Reason::NoApp, Reason::BadPath, Reason::BodyTooLarge];

@@ -43,6 +43,8 @@ pub struct Found {
     pub alias: bool,
     /// When it ended; `None` unless `standing` is [`Standing::Ended`].
     pub ended_at: Option<Time>,
+    /// When its client was told that it was evicted; `None` until then.
+    pub told_at: Option<Time>,
     /// Hash of the cookie's Domain and Path at birth; 0 unknown.
     pub birth_scope: u32,
 }
@@ -99,7 +101,7 @@ pub(super) struct Entry {
     pub pinned: u32,
     /// Last touch on a foreground path; birth and adoption count as one.
     pub foreground: u32,
-    /// Valid while `standing` is `Ended`.
+    /// Valid while `standing` is `Ended`; of one that was told, when that was.
     pub ended: u32,
     pub scope: u32,
     /// Exchanges under way that carry this very id.
@@ -117,6 +119,8 @@ pub(super) struct Entry {
     /// Counts towards the cap on unsigned adoption, as a tombstone too: else a patient inventor of ids could fill the
     /// ledger with their tombstones.
     pub unsigned: bool,
+    /// Of an evicted session: its client knows.
+    pub told: bool,
     /// The place is free; nothing else in it is valid.
     pub vacant: bool,
 }
@@ -149,6 +153,7 @@ impl Entry {
             standing: Standing::Live { confirmed: false },
             engaged: false,
             unsigned: false,
+            told: false,
             vacant: false,
         }
     }

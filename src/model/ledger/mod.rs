@@ -310,6 +310,12 @@ impl Ledger {
         self.with(key, now, |shard, i, _| shard.relocate(i, to_slot, now)).unwrap_or(false)
     }
 
+    /// The client of an evicted session is being told so, by an answer of our own. The first time counts.
+    pub fn tell_evicted(&self, key: SessionKey, now: Time) {
+        let now = self.clock.now(now);
+        self.with(key, now, |shard, i, _| shard.tell_evicted(i, now));
+    }
+
     /// Lets time act on all that is due. One timer calls it every 100 ms; when nothing is due it costs one lock per shard.
     pub fn sweep(&self, now: Time) {
         let now = self.clock.now(now);

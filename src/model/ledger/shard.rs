@@ -248,6 +248,17 @@ impl Shard {
         false
     }
 
+    /// The client of an evicted session is being told.
+    pub fn tell_evicted(&mut self, i: u32, now: Now) {
+        let entry = self.slab.at(i);
+        if entry.standing == Standing::Ended(EndReason::Evicted) && !entry.told {
+            self.change(i, now, |entry| {
+                entry.told = true;
+                entry.ended = now.stamp;
+            });
+        }
+    }
+
     /// Ends a live session. A loss of an unconfirmed one is none: nobody ever came back with it.
     /// True when a confirmed session ended.
     pub fn finish(&mut self, i: u32, reason: EndReason, cause: Option<LossCause>, at: u32, now: Now) -> bool {
@@ -263,6 +274,7 @@ impl Shard {
         self.change(i, now, |entry| {
             entry.standing = Standing::Ended(reason);
             entry.engaged = false;
+            entry.told = false;
             entry.ended = at;
         });
         confirmed

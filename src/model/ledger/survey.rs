@@ -188,6 +188,7 @@ impl Entry {
             open: self.exchanges(),
             alias: false,
             ended_at: matches!(self.standing, Standing::Ended(_)).then(|| clock.time(self.ended)),
+            told_at: (self.told && matches!(self.standing, Standing::Ended(_))).then(|| clock.time(self.ended)),
             birth_scope: self.scope,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::shell::Exchange;
 use super::{Place, Simulation};
+use crate::model::replay::Errand;
 use crate::model::settings::PinMode;
 use crate::model::time::Time;
 
@@ -53,10 +54,21 @@ pub(super) enum Want {
     Logout,
     /// Deletes a cookie of the same name and another path: no end.
     Cleanup,
+    /// Needs a session, and carries none: a move point.
+    Arrival,
 }
 
 impl Want {
-    pub(super) const ALL: [Want; 6] = [Want::Page, Want::Image, Want::Poll, Want::Login, Want::Logout, Want::Cleanup];
+    pub(super) const ALL: [Want; 7] = [Want::Page, Want::Image, Want::Poll, Want::Login, Want::Logout, Want::Cleanup, Want::Arrival];
+
+    pub(super) fn errand(self) -> Errand {
+        match self {
+            Want::Page | Want::Image | Want::Poll => Errand::Read,
+            Want::Login | Want::Cleanup => Errand::Write,
+            Want::Logout => Errand::Farewell,
+            Want::Arrival => Errand::Arrival,
+        }
+    }
 }
 
 /// The scope of every session cookie, and of another one.
@@ -154,7 +166,8 @@ impl Simulation {
                 if let Some((id, _)) = known {
                     application.sessions.remove(&id);
                 }
-                if exchange.brought.is_some() { News::Deleted(SCOPE) } else { News::Nothing }
+                // Some leave the cookie where it is.
+                if exchange.brought.is_some() && self.dice.below(3) > 0 { News::Deleted(SCOPE) } else { News::Nothing }
             }
             (Want::Login, Some((id, visit))) => {
                 application.sessions.remove(&id);
@@ -167,7 +180,7 @@ impl Simulation {
                 if self.dice.below(10) == 0 { News::Set(id) } else { News::Nothing }
             }
             (Want::Image | Want::Poll, None) => News::Nothing,
-            (Want::Page | Want::Login, None) => {
+            (Want::Page | Want::Login | Want::Arrival, None) => {
                 opened = true;
                 match exchange.brought.clone().filter(|_| lenient) {
                     Some(id) => {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::Simulation;
 use super::shell::Exchange;
 use crate::model::admission::{Admission, ReleaseState};
-use crate::model::decide::{Decision, Footing, PinClaim};
+use crate::model::decide::{Decision, Footing, PinClaim, Question};
 use crate::model::drain::Drain;
 use crate::model::facts::Facts;
 use crate::model::ledger::{EndReason, Found, LossCause, Standing};
 use crate::model::reason::Reason;
+use crate::model::replay::Errand;
 use crate::model::settings::Failover;
 use crate::model::view::App;
 
@@ -23,11 +24,16 @@ pub(super) const MUST_HAPPEN: &[&str] = &[
     "repinned",
     "moved_within",
     "moved",
+    "move_point",
+    "replayed",
     "new",
     "all_draining",
     "backup",
     "no_backend",
     "backend_down",
+    "evicted",
+    "sent once more",
+    "a farewell",
     "waits",
     "claim failed",
     "connect refused",
@@ -42,14 +48,15 @@ pub(super) const MUST_HAPPEN: &[&str] = &[
     "drained",
     "opened under when_all_draining",
     "opened by same-release failover",
-    "opened by an answer that could not be replayed",
+    "opened for an id that was not known to be dead",
     "opened by an exchange that was decided before the drain",
     "forgotten and honoured: unconfirmed",
 ];
 
 impl Simulation {
     /// A session that lives, or that its application still honours, goes to its backend while that admits known sessions.
-    pub(super) fn decided(&mut self, client: usize, app: &App, facts: &Facts, tried: &[u32], waited: bool, decision: &Decision) {
+    pub(super) fn decided(&mut self, client: usize, app: &App, facts: &Facts, question: &Question<'_>, decision: &Decision) {
+        let (arrives, tried, waited) = (question.errand == Errand::Arrival, question.tried, question.waited);
         let went = match decision {
             Decision::Forward(forward) => Some((forward.backend.slot, forward.reason, forward.strip)),
             Decision::Refuse(reason, _) => {
@@ -68,7 +75,8 @@ impl Simulation {
             |than| self.lenient() && matches!(facts.pin, PinClaim::Backend { issued: Some(issued), bound: true, .. } if issued > than);
         let lives = |found: &Found| matches!(found.standing, Standing::Live { .. }) && reachable(found.slot) && !later(found.pinned);
         if let Some(found) = facts.session.filter(lives) {
-            let stays = went == Some((found.slot, Reason::Pinned, false));
+            let moves = arrives && went.is_some_and(|(_, reason, strip)| reason == Reason::MovePoint && strip);
+            let stays = moves || went == Some((found.slot, Reason::Pinned, false));
             self.require(stays, || format!("c{client}: a live session moves to {went:?}: {found:?} {:?}", facts.pin));
         }
         let Some(id) = self.id_of(client) else { return };
@@ -77,21 +85,38 @@ impl Simulation {
         // A full ledger drops newborns and tombstones to make room.
         let knows_all = app.ledger.entries() < app.ledger.capacity() / 2 && !app.ledger.adoption_capped();
         let sent_away = facts.session.is_some_and(|found| match found.standing {
-            Standing::Ended(EndReason::Evicted | EndReason::Lifetime) => true,
+            Standing::Ended(EndReason::Evicted | EndReason::Lifetime | EndReason::Moved) => true,
             // By `rotation_within` an answer to an older id of it, long under way, speaks against the whole session.
-            Standing::Ended(EndReason::Lost) => app.settings.session.rotation_within.is_some(),
+            // Where applications take any id, what was under way at a restart makes the lost one there anew.
+            Standing::Ended(EndReason::Lost) => app.settings.session.rotation_within.is_some() || self.lenient(),
             // A logout by an older id of it, long under way; or another request brought it back to life after its end.
             Standing::Ended(EndReason::Logout) => true,
             // One id at two applications, and the ledger follows one of them.
             _ => (app.settings.failover == Failover::Repin || self.lenient()) && found.slot != *home,
         });
         let repinned = app.settings.failover == Failover::Repin && matches!(facts.pin, PinClaim::Backend { slot, .. } if slot != *home);
+        // Over by `max_lifetime` and forgotten, while a request of it is under way for hours.
+        let outlived = app.settings.session.max_lifetime.is_some() && facts.session.is_none();
         // Known to the application by a request whose answer is still to be heard.
         let unheard = self.under_way.iter().any(|e| e.client == client && e.forward.backend.slot == *home && e.visit.counted().is_none());
-        if reachable(*home) && knows_all && !sent_away && !repinned && !unheard {
+        let leaves = arrives && went.is_some_and(|(_, reason, _)| reason == Reason::MovePoint);
+        if reachable(*home) && knows_all && !leaves && !outlived && !sent_away && !repinned && !unheard {
             let stays = matches!(went, Some((slot, _, false)) if slot == *home);
             self.require(stays, || format!("c{client}: slot {home} honours {id}, it goes to {went:?}: {facts:?}"));
         }
+    }
+
+    /// What an answer says may not cost a session: the one that the client holds is live nowhere, nor is it known where the request
+    /// was answered.
+    pub(super) fn may_be_replayed(&mut self, exchange: &Exchange, app: &App) {
+        let Some(id) = &exchange.brought else { return };
+        let found = app.ledger.find(app.hash.key(id.as_bytes()), self.world.now);
+        let lives = found.is_some_and(|found| matches!(found.standing, Standing::Live { .. }));
+        self.require(!lives, || format!("{}: a live session is replayed: {found:?}", exchange.told()));
+        let slot = exchange.forward.backend.slot;
+        let honoured = self.honoured_by(exchange.app, id).iter().any(|&(at, guest)| at == slot && !guest);
+        self.require(!honoured, || format!("{}: {id} is honoured where it is disowned", exchange.told()));
+        self.require(!exchange.want.errand().writes(), || format!("{} may change something, and is replayed", exchange.told()));
     }
 
     /// Nothing enters a fenced backend, and who is new enters only where everybody may.
@@ -126,7 +151,7 @@ impl Simulation {
             Reason::AllDraining => "opened under when_all_draining",
             Reason::StandIn | Reason::Repinned if at_home => "opened by same-release failover",
             Reason::StandIn | Reason::Repinned | Reason::Returned if !exchange.anywhere_open => "opened under when_all_draining",
-            Reason::Pinned | Reason::Returned if !known_dead => "opened by an answer that could not be replayed",
+            Reason::Pinned | Reason::Returned if !known_dead => "opened for an id that was not known to be dead",
             _ => self.fail(&format!("{} opens a session on an emptying backend", exchange.told())),
         };
         self.count(cause);
@@ -225,8 +250,9 @@ impl Simulation {
                     Some((Standing::Ended(EndReason::Unconfirmed), _)) => "forgotten and honoured: unconfirmed",
                     Some((Standing::Ended(EndReason::Evicted), _)) => "forgotten and honoured: evicted",
                     Some((Standing::Ended(EndReason::Lifetime), _)) => "forgotten and honoured: lifetime",
+                    Some((Standing::Ended(EndReason::Moved), _)) => "forgotten and honoured: moved",
                     Some((Standing::Ended(EndReason::Logout), _)) => "forgotten and honoured: logout",
-                    Some((Standing::Ended(EndReason::Lost), _)) if app.settings.session.rotation_within.is_some() => {
+                    Some((Standing::Ended(EndReason::Lost), _)) if app.settings.session.rotation_within.is_some() || self.lenient() => {
                         "forgotten and honoured: taken for replaced"
                     }
                     Some((Standing::Candidate, _)) => "forgotten and honoured: candidate",

@@ -30,8 +30,8 @@ use crate::model::xorshift::Xorshift;
 
 /// Steps per seed: some dozens of deployments.
 const STEPS: usize = 2_500;
-/// Seeds of an ordinary test run: below ten seconds in a debug build.
-const SEEDS: u64 = 16;
+/// Seeds of an ordinary test run: some ten seconds in a debug build.
+const SEEDS: u64 = 24;
 const CLIENTS: usize = 24;
 
 /// A backend of an app: the app's position in the view, and the slot.

@@ -59,9 +59,9 @@ impl Simulation {
             8..11 => self.stage(app),
             11 => Change::Stop { app, release, force },
             12..14 => Change::Remove { app, release },
-            14 => return self.evict(),
-            15 => return self.cancel(),
-            16..18 => Change::Intent { target: Target::Release(app, release), intent: self.intent(), force },
+            14..16 => return self.evict(),
+            16 => return self.cancel(),
+            17 => Change::Intent { target: Target::Release(app, release), intent: self.intent(), force },
             _ => Change::Intent { target: self.target(), intent: self.intent(), force },
         };
         self.order(&change, Owner::Operator);

@@ -1,4 +1,4 @@
-//! The proxy's part, as `serve::exchange` plays it: facts → decide → claim → enter, and then hear → pin → leave.
+//! The proxy's part, as `serve::exchange` plays it: facts → decide → claim → enter, and then replay, or hear → pin → leave.
 //!
 //! What it must get right, and what breaks an invariant if it does not: the gate is entered before the session is counted; an
 //! exchange leaves the ledger before it leaves its gate; an id is adopted where it was sent as its own, never at a stand-in;
@@ -15,6 +15,8 @@ use crate::model::gate::InFlight;
 use crate::model::identity::PinAttributes;
 use crate::model::ledger::Attention;
 use crate::model::pin::Pin;
+use crate::model::reason::Reason;
+use crate::model::replay::{Answered, elsewhere};
 use crate::model::session_key::SessionKey;
 use crate::model::settings::{PinMode, PinOn};
 use crate::model::time::Time;
@@ -38,6 +40,8 @@ pub(super) struct Exchange {
     /// The id that reaches the application.
     pub(super) brought: Option<String>,
     pub(super) answer: Option<News>,
+    /// Sent once more already.
+    disowned: bool,
     /// As the ledger sees it.
     pub(super) visit: Visit,
     change: PinChange,
@@ -88,11 +92,13 @@ impl Simulation {
                 pin: facts.pin,
                 tried: &tried,
                 waited,
+                errand: want.errand(),
+                disowned: false,
                 dice: self.dice.next(),
                 client: self.clients[client].address,
             };
             let decision = decide(&app, &question);
-            self.decided(client, &app, &facts, &tried, waited, &decision);
+            self.decided(client, &app, &facts, &question, &decision);
             let forward = match decision {
                 Decision::Forward(forward) => forward,
                 Decision::Wait(..) => {
@@ -101,6 +107,10 @@ impl Simulation {
                 }
                 Decision::Refuse(reason, _) => {
                     app.tally.decided(reason);
+                    if let (Reason::Evicted, Some(key)) = (reason, facts.key) {
+                        app.ledger.tell_evicted(key, self.world.now);
+                        self.clients[client].pin = None;
+                    }
                     return None;
                 }
             };
@@ -122,6 +132,7 @@ impl Simulation {
                 anywhere_open,
                 brought: if forward.strip { None } else { self.id_of(client) },
                 answer: None,
+                disowned: false,
                 visit: Visit::default(),
                 change: PinChange::AsDue,
                 _in_flight: in_flight,
@@ -179,6 +190,10 @@ impl Simulation {
             return self.under_way.push(exchange);
         }
         let mut exchange = self.under_way.swap_remove(nth);
+        if let Some(again) = self.replay(&exchange) {
+            self.leave(&exchange);
+            return self.under_way.push(again);
+        }
         self.clients[exchange.client].exchanges -= 1;
         if let Some(answer) = exchange.answer.take() {
             let pin = self.hear(&mut exchange, &answer);
@@ -195,18 +210,72 @@ impl Simulation {
         }
     }
 
+    /// The same request at another backend, if its answer is to be discarded; now and then its body is too large for that.
+    fn replay(&mut self, exchange: &Exchange) -> Option<Exchange> {
+        let news = exchange.answer.as_ref().filter(|_| !exchange.disowned)?;
+        let (app, now) = (Arc::clone(&self.world.view.apps[exchange.app]), self.world.now);
+        let heard = heard(&app, news);
+        let answered = Answered {
+            facts: &exchange.facts,
+            forward: &exchange.forward,
+            errand: exchange.want.errand(),
+            path: "/shop",
+            disowned: false,
+            heard,
+        };
+        let cause = answered.replay(&app.ledger, &app.settings.drain, now)?;
+        self.may_be_replayed(exchange, &app);
+        if self.dice.below(5) == 0 {
+            return None;
+        }
+        let facts = self.facts(&app, exchange.client);
+        let question = Question {
+            now,
+            has_id: facts.key.is_some(),
+            session: facts.session,
+            pin: facts.pin,
+            tried: &[],
+            waited: true,
+            errand: exchange.want.errand(),
+            disowned: true,
+            dice: self.dice.next(),
+            client: self.clients[exchange.client].address,
+        };
+        let forward = elsewhere(&app, &question)?;
+        let in_flight = forward.backend.live.gate.claim(forward.need, forward.backend.max_connections).ok()?;
+        self.count("sent once more");
+        app.tally.replayed(cause);
+        Some(self.entered(Exchange {
+            client: exchange.client,
+            app: exchange.app,
+            decided_at: now,
+            want: exchange.want,
+            emptying: forward.backend.emptying(),
+            anywhere_open: true,
+            brought: None,
+            answer: None,
+            disowned: true,
+            visit: Visit::default(),
+            change: PinChange::AsDue,
+            _in_flight: in_flight,
+            snapshot: app,
+            facts,
+            forward,
+        }))
+    }
+
     /// What the answer says, told to the ledger; and the client's next pin: `None` leaves the one it has, an empty one deletes it.
     fn hear(&mut self, exchange: &mut Exchange, answer: &News) -> Option<String> {
         let (app, now, slot) = (Arc::clone(&exchange.snapshot), self.world.now, exchange.forward.backend.slot);
         let brought = exchange.brought.as_ref().and(exchange.facts.key);
-        let heard = match answer {
-            News::Set(id) => Heard::Set(app.hash.key(id.as_bytes()), SCOPE),
-            News::Deleted(scope) => Heard::Deleted(*scope),
-            News::Nothing => Heard::Nothing,
-            News::Failure => Heard::Failure,
-        };
+        let heard = heard(&app, answer);
         self.foresee(exchange, brought, heard);
-        let change = exchange.visit.hear(&app.ledger, heard, now);
+        let change = if exchange.want.errand().parts(&exchange.forward.backend, 200) && heard != Heard::Failure {
+            self.count("a farewell");
+            exchange.visit.hear_farewell(&app.ledger, heard, now)
+        } else {
+            exchange.visit.hear(&app.ledger, heard, now)
+        };
         self.note(|| format!("  {heard:?}: {change:?}"));
         if let Some(id) = exchange.brought.as_ref().filter(|_| !exchange.forward.stands_in)
             && brought.and_then(|key| app.ledger.find(key, now)).is_some_and(|found| found.slot == slot)
@@ -286,5 +355,14 @@ impl Simulation {
         if let Some(key) = exchange.visit.counted() {
             exchange.snapshot.ledger.leave(key, self.world.now);
         }
+    }
+}
+
+fn heard(app: &App, answer: &News) -> Heard {
+    match answer {
+        News::Set(id) => Heard::Set(app.hash.key(id.as_bytes()), SCOPE),
+        News::Deleted(scope) => Heard::Deleted(*scope),
+        News::Nothing => Heard::Nothing,
+        News::Failure => Heard::Failure,
     }
 }

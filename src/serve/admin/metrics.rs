@@ -15,6 +15,7 @@ use crate::model::backend::Backend;
 use crate::model::drain::{Drain, DrainState};
 use crate::model::ledger::{EndReason, LossCause};
 use crate::model::reason::{PinResult, Reason};
+use crate::model::replay::ReplayCause;
 use crate::model::tally::{CODE_CLASSES, DURATION_BUCKETS_US};
 use crate::model::time::Time;
 use crate::model::view::{App, Release, View};
@@ -268,6 +269,19 @@ pub const METRICS: &[Described] = &[
             }
         }
     }),
+    metric(
+        "tidegate_replays_total",
+        Kind::Counter,
+        &["app", "cause"],
+        "Requests sent once more because a draining backend did not know their session.",
+        |s, out| {
+            for app in &s.view.apps {
+                for cause in ReplayCause::ALL {
+                    out.put(&[&app.name, cause.as_str()], app.tally.replays(cause) as f64);
+                }
+            }
+        },
+    ),
     metric("tidegate_build_info", Kind::Gauge, &["version"], "Always 1.", |_, out| out.put(&[env!("CARGO_PKG_VERSION")], 1.0)),
 ];
 

@@ -4,10 +4,11 @@ use http::StatusCode;
 use http::header::{ACCEPT, HeaderValue};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::context::Exchange;
+use super::session_news::pin_deletion;
 use super::{BODY_REST, Gateway};
 use crate::model::reason::Reason;
 
@@ -18,8 +19,10 @@ const RETRY_AFTER: &str = "5";
 const SMALL_BODY: u64 = 64 * 1024;
 
 /// The status of a refusal.
-pub(super) fn status(reason: Reason) -> u16 {
+pub(super) fn status(reason: Reason, request: &RequestHeader) -> u16 {
     match reason {
+        Reason::Evicted if is_navigation(request) => 303,
+        Reason::Evicted => 409,
         Reason::NoApp => 404,
         Reason::BadPath => 400,
         Reason::BodyTooLarge => 413,
@@ -30,8 +33,10 @@ pub(super) fn status(reason: Reason) -> u16 {
 /// What the user is told; never anything about the inside.
 fn sentence(status: u16) -> &'static str {
     match status {
+        303 => "Your session has ended. Please start again.",
         400 => "The request could not be understood.",
         404 => "There is nothing at this address.",
+        409 => "Your session has ended, and nothing was done. Please start again.",
         413 => "The request is too large.",
         502 => "The application answered in a way that could not be understood.",
         503 => "The application is not available at the moment. Please try again.",
@@ -42,7 +47,10 @@ fn sentence(status: u16) -> &'static str {
 
 impl Gateway {
     pub(super) async fn answer_refusal(&self, session: &mut Session, exchange: &mut Exchange, reason: Reason) -> Result<()> {
-        let status = status(reason);
+        let status = status(reason, session.req_header());
+        if reason == Reason::Evicted {
+            self.tell_evicted(session, exchange);
+        }
         read_rest(session.as_downstream_mut()).await;
         self.answer(session, exchange, status).await
     }
@@ -67,6 +75,12 @@ impl Gateway {
         response.insert_header("Content-Type", if json { "application/json" } else { "text/html; charset=utf-8" })?;
         response.insert_header("Content-Length", body.len().to_string())?;
         response.insert_header("Cache-Control", "no-store")?;
+        if status == 303 {
+            response.insert_header("Location", entry(head, exchange.prefix))?;
+        }
+        if let Some(line) = exchange.pin_line.as_ref().filter(|_| exchange.refused == Some(Reason::Evicted)) {
+            response.insert_header("Set-Cookie", line)?;
+        }
         if status == 503 {
             response.insert_header("Retry-After", RETRY_AFTER)?;
         }
@@ -83,6 +97,15 @@ impl Gateway {
             session.write_response_body(Some(body.into()), true).await?;
         }
         Ok(())
+    }
+
+    /// The client learns with this answer that its session is over; its next request is a new client's.
+    fn tell_evicted(&self, session: &Session, exchange: &mut Exchange) {
+        let (Some(app), Some(facts)) = (&exchange.app, &exchange.facts) else { return };
+        if let Some(key) = facts.key {
+            app.ledger.tell_evicted(key, self.control.now());
+        }
+        exchange.pin_line = pin_deletion(session, app);
     }
 
     pub(super) async fn answer_failure(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
@@ -124,6 +147,19 @@ impl Gateway {
         }
         code
     }
+}
+
+/// Whether a person waits for a page, and not a script for data (Fetch Metadata, `Sec-Fetch-Mode`; older browsers say what they
+/// accept).
+fn is_navigation(request: &RequestHeader) -> bool {
+    let says = |name: &str, word: &str| request.headers.get(name).map(|value| value.to_str().is_ok_and(|value| value.contains(word)));
+    says("sec-fetch-mode", "navigate").or_else(|| says("accept", "text/html")).unwrap_or(false)
+}
+
+/// Where an app begins: its public prefix.
+fn entry(request: &RequestHeader, prefix: usize) -> String {
+    let prefix = request.uri.path().get(..prefix).unwrap_or("/");
+    if prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") }
 }
 
 /// Reads the rest of a small body, so that a client that is still sending meets an answer and not a reset.

@@ -16,6 +16,7 @@ use crate::model::facts::Facts;
 use crate::model::gate::InFlight;
 use crate::model::ledger::Ledger;
 use crate::model::reason::{PinResult, Reason};
+use crate::model::replay::Errand;
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 use crate::model::view::{App, Release};
@@ -40,6 +41,14 @@ pub struct Exchange {
     pub(super) visit: Visit,
     /// The visit's count in the ledger.
     pub(super) stay: Option<Stay>,
+    /// What it is about.
+    pub(super) errand: Errand,
+    /// Whether a draining backend disowned its session: it is a new client's, and not replayed again.
+    pub(super) disowned: bool,
+    /// Whether its first answer is being discarded.
+    pub(super) replaying: bool,
+    /// Whether its decision has been counted.
+    pub(super) tallied: bool,
     pub(super) tried: Tried,
     pub(super) waited: bool,
     pub(super) ignored: bool,
@@ -172,6 +181,10 @@ impl Exchange {
             claim: None,
             visit: Visit::default(),
             stay: None,
+            errand: Errand::Read,
+            disowned: false,
+            replaying: false,
+            tallied: false,
             tried: Tried::default(),
             waited: false,
             ignored: false,
@@ -188,6 +201,17 @@ impl Exchange {
             refused: None,
             first_byte: None,
             debug: false,
+        }
+    }
+
+    /// Counts where it went and why. Once, when that is final: a decision that did not last is none.
+    pub(super) fn tally(&mut self) {
+        if let (Some(app), Some(reason), false) = (&self.app, self.reason, self.tallied) {
+            app.tally.decided(reason);
+            if self.refused.is_none() {
+                app.tally.pinned(self.pin);
+            }
+            self.tallied = true;
         }
     }
 

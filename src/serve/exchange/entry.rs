@@ -21,6 +21,7 @@ use crate::model::gate::{ClaimError, InFlight};
 use crate::model::ledger::Attention;
 use crate::model::path_map;
 use crate::model::reason::Reason;
+use crate::model::replay::Errand;
 use crate::model::routes::under;
 use crate::model::settings::Ignore;
 use crate::model::time::Time;
@@ -32,11 +33,11 @@ use crate::model::visit::Visit;
 const CLAIMS: usize = 8;
 
 /// A gate that was passed.
-struct Inside {
-    in_flight: InFlight,
-    turn: Option<QueueTurn>,
+pub(super) struct Inside {
+    pub(super) in_flight: InFlight,
+    pub(super) turn: Option<QueueTurn>,
     /// When.
-    now: Time,
+    pub(super) now: Time,
 }
 
 impl Gateway {
@@ -66,6 +67,8 @@ impl Gateway {
         let now = self.control.now();
         exchange.decided_at = now;
         exchange.facts = Some(read_facts(&app, session, now));
+        let request = session.req_header();
+        exchange.errand = Errand::of(&request.method, request.uri.path(), &app.settings.drain);
         // Pingora has none of its own: a client that stops reading would hold its backend and its session for ever.
         session.as_downstream_mut().set_write_timeout(Some(app.settings.timeouts.write));
         exchange.app = Some(app);
@@ -210,7 +213,14 @@ impl Gateway {
     }
 
     /// The gate is passed: the session's open exchange is counted.
-    fn entered(&self, session: &Session, exchange: &mut Exchange, app: &Arc<App>, forward: Forward, inside: Inside) -> Result<(), Reason> {
+    pub(super) fn entered(
+        &self,
+        session: &Session,
+        exchange: &mut Exchange,
+        app: &Arc<App>,
+        forward: Forward,
+        inside: Inside,
+    ) -> Result<(), Reason> {
         let Some(release) = app.release(&forward.backend.release).cloned() else { return Err(Reason::NoBackend) };
         if let Some(path) = &release.path {
             let request = session.req_header();
@@ -223,8 +233,6 @@ impl Gateway {
                 }
             }
         }
-        app.tally.decided(forward.reason);
-        app.tally.pinned(forward.pin);
         exchange.reason = Some(forward.reason);
         exchange.pin = forward.pin;
         if let Some(facts) = exchange.facts.as_ref().filter(|_| !exchange.ignored) {
@@ -237,7 +245,7 @@ impl Gateway {
     }
 }
 
-fn question<'a>(exchange: &'a Exchange, facts: &Facts) -> Question<'a> {
+pub(super) fn question<'a>(exchange: &'a Exchange, facts: &Facts) -> Question<'a> {
     Question {
         now: exchange.decided_at,
         has_id: facts.key.is_some(),
@@ -245,6 +253,8 @@ fn question<'a>(exchange: &'a Exchange, facts: &Facts) -> Question<'a> {
         pin: facts.pin,
         tried: exchange.tried.as_slice(),
         waited: exchange.waited,
+        errand: exchange.errand,
+        disowned: exchange.disowned,
         dice: dice(),
         client: exchange.client.hash(),
     }

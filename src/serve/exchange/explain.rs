@@ -5,6 +5,7 @@ use crate::model::decide::{Decision, Question, decide};
 use crate::model::facts::Facts;
 use crate::model::ledger::Standing;
 use crate::model::reason::{PinResult, Reason};
+use crate::model::replay::Errand;
 use crate::model::time::Time;
 use crate::model::view::App;
 
@@ -52,6 +53,9 @@ pub fn explain(app: &App, target: &str, headers: &[(String, String)], now: Time)
         pin: facts.pin,
         tried: &[],
         waited: false,
+        // Nobody is asked for a method: a click.
+        errand: Errand::of(&http::Method::GET, path, &app.settings.drain),
+        disowned: false,
         dice: mix(now.0),
         client: 0,
     };

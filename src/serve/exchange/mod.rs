@@ -8,6 +8,7 @@
 //! | `entry` | reads the facts, decides, claims |
 //! | `patience` | waiting for a backend without losing sight of the client |
 //! | `request_head` | what the backend sees |
+//! | `replay` | an answer that is discarded, and the second try |
 //! | `session_news` | what an answer says of its session |
 //! | `response_head` | what the client sees |
 //! | `answer` | our own answers |
@@ -20,6 +21,7 @@ mod explain;
 mod patience;
 mod peer;
 mod record;
+mod replay;
 mod request_head;
 mod response_head;
 mod session_news;
@@ -107,7 +109,7 @@ impl ProxyHttp for Gateway {
             && let Err(reason) = Box::pin(self.claim_again(session, exchange)).await?
         {
             exchange.refuse(reason);
-            return Error::e_explain(ErrorType::HTTPStatus(answer::status(reason)), reason.as_str());
+            return Error::e_explain(ErrorType::HTTPStatus(answer::status(reason, session.req_header())), reason.as_str());
         }
         if std::mem::take(&mut exchange.pause) {
             Box::pin(Patience::of(session).pause(session)).await?;
@@ -183,6 +185,8 @@ impl ProxyHttp for Gateway {
         if interim {
             return Ok(());
         }
+        self.hear_session_news(session, response, exchange)?;
+        exchange.tally();
         if self.access_log.is_some() {
             exchange.first_byte.get_or_insert_with(|| exchange.started.elapsed());
         }
@@ -191,7 +195,6 @@ impl ProxyHttp for Gateway {
             let timeout = exchange.app.as_ref().map(|app| app.settings.timeouts.tunnel);
             session.as_downstream_mut().set_read_timeout(timeout);
         }
-        self.hear_session_news(session, response, exchange);
         Ok(())
     }
 
@@ -207,9 +210,13 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         mut e: Box<Error>,
-        _: &mut Box<Exchange>,
+        exchange: &mut Box<Exchange>,
         client_reused: bool,
     ) -> Box<Error> {
+        if std::mem::take(&mut exchange.replaying) {
+            // Decided where the answer was heard.
+            return e;
+        }
         // A backend may have acted on what it got. Only a request that may be repeated by its method (RFC 9110 §9.2.2), whole
         // in the buffer, on a pooled connection that turned out to be closed, is sent again.
         // An HTTP/2 backend may say itself that it has not (RFC 9113 §8.7); Pingora then has decided already.
@@ -249,8 +256,6 @@ impl Exchange {
     fn refuse(&mut self, reason: Reason) {
         self.refused = Some(reason);
         self.reason = Some(reason);
-        if let Some(app) = &self.app {
-            app.tally.decided(reason);
-        }
+        self.tally();
     }
 }

@@ -14,6 +14,7 @@ impl Gateway {
     pub(super) fn write_down(&self, session: &Session, e: Option<&Error>, exchange: &mut Exchange) {
         let status = session.response_written().map_or(0, |response| response.status.as_u16());
         let duration = exchange.started.elapsed();
+        exchange.tally();
         if let Some(claim) = &exchange.claim {
             claim.forward.backend.live.tally.answered(status);
             claim.release.tally.took(duration);

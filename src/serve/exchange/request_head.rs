@@ -14,6 +14,7 @@ use crate::model::facts::route_slot;
 use crate::model::identity::{Carrier, CookieEdit, CookieField, Prefixed, edit_cookies, without_path_parameter, without_query_parameter};
 use crate::model::settings::PinMode;
 use crate::model::view::{App, View};
+use crate::serve::date::rfc3339;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -23,8 +24,10 @@ const RELEASE: HeaderName = HeaderName::from_static("x-tidegate-release");
 const CURRENT: HeaderName = HeaderName::from_static("x-tidegate-current");
 const STATE: HeaderName = HeaderName::from_static("x-tidegate-state");
 
+const DEADLINE: HeaderName = HeaderName::from_static("x-tidegate-deadline");
+
 /// Fields that we add to a request, at most.
-const ADDED: usize = 8;
+const ADDED: usize = 9;
 
 /// Fields by which applications let themselves be told who asks; from a stranger they are lies (RFC 7239 §8.1).
 const FORGED: [&str; 5] = ["forwarded", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-ssl", "x-real-ip"];
@@ -57,6 +60,9 @@ impl Gateway {
             }
             if claim.forward.backend.emptying() {
                 head.headers.insert(STATE, HeaderValue::from_static("draining"));
+                if let Some(at) = claim.forward.backend.live.deadline().and_then(|at| HeaderValue::from_str(&rfc3339(at)).ok()) {
+                    head.headers.insert(DEADLINE, at);
+                }
             }
         })?;
         match failed {

@@ -1,28 +1,33 @@
 //! What an answer says of its session: told to the ledger by the rules of the model, and turned into the client's next pin.
 
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
+use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::{Exchange, Stay};
+use super::replay::begin_anew;
 use super::request_head::split_query;
 use crate::model::decide::PinClaim;
 use crate::model::facts::held_pin;
 use crate::model::identity::{Identity, News, PinAttributes, delete_pin_cookie, identify, news, set_pin_cookie};
 use crate::model::ledger::Standing;
 use crate::model::pin::Pin;
+use crate::model::replay::disowns;
 use crate::model::settings::{PinMode, PinOn};
 use crate::model::time::Time;
 use crate::model::view::App;
-use crate::model::visit::{Heard, PinChange};
+use crate::model::visit::{Heard, PinChange, Visit};
 
 impl Gateway {
-    pub(super) fn hear_session_news(&self, session: &Session, response: &ResponseHeader, exchange: &mut Exchange) {
+    /// Fails, for Pingora to begin anew, when this answer is discarded.
+    pub(super) fn hear_session_news(&self, session: &Session, response: &ResponseHeader, exchange: &mut Exchange) -> Result<()> {
         if exchange.claim.is_none() {
-            return;
+            return Ok(());
         }
-        let Some(app) = exchange.app.take() else { return };
+        let Some(app) = exchange.app.take() else { return Ok(()) };
         let now = self.control.now();
         // Lines and path are both of the backend's side of a path mapping.
         let path = match &exchange.mapped {
@@ -32,6 +37,19 @@ impl Gateway {
         let lines = response.headers.get_all(SET_COOKIE).iter().map(|line| line.as_bytes());
         let header = app.names.header.as_deref().and_then(|name| response.headers.get(name)).map(|value| value.as_bytes());
         let told = news(lines, header, &app.names, path, now);
+        let field = |name: &str| response.headers.get(name).map(|value| value.as_bytes());
+        let status = response.status.as_u16();
+        let disowned = disowns(&app.settings.not_mine, status, field);
+        let heard = match &told {
+            News::Set(new) => Heard::Set(app.hash.key(new.id), u32::from(new.scope.0)),
+            News::Deleted(deletion) => Heard::Deleted(u32::from(deletion.scope.0)),
+            News::Nothing if disowned || response.status.is_server_error() => Heard::Failure,
+            News::Nothing => Heard::Nothing,
+        };
+        // A tunnel that is open stays.
+        if response.status != StatusCode::SWITCHING_PROTOCOLS && self.claim_elsewhere(session, exchange, &app, disowned, heard, now) {
+            return Err(begin_anew());
+        }
         let change = if exchange.ignored {
             // Pinned like everybody, counted by nobody.
             match told {
@@ -40,14 +58,9 @@ impl Gateway {
                 News::Nothing => PinChange::AsDue,
             }
         } else {
-            let heard = match &told {
-                News::Set(new) => Heard::Set(app.hash.key(new.id), u32::from(new.scope.0)),
-                News::Deleted(deletion) => Heard::Deleted(u32::from(deletion.scope.0)),
-                News::Nothing if response.status.is_server_error() => Heard::Failure,
-                News::Nothing if app.settings.not_mine.status.contains(response.status.as_u16()) => Heard::Failure,
-                News::Nothing => Heard::Nothing,
-            };
-            let change = exchange.visit.hear(&app.ledger, heard, now);
+            let parts = exchange.claim.as_ref().is_some_and(|claim| exchange.errand.parts(&claim.forward.backend, status));
+            let hear = if parts { Visit::hear_farewell } else { Visit::hear };
+            let change = hear(&mut exchange.visit, &app.ledger, heard, now);
             if exchange.stay.is_none() {
                 exchange.stay = Stay::of(&exchange.visit, &app.ledger, self.control.clock());
             }
@@ -58,6 +71,7 @@ impl Gateway {
             exchange.pin_line = pin_line(session, &app, response, exchange, change, &told, now);
         }
         exchange.app = Some(app);
+        Ok(())
     }
 }
 
@@ -128,6 +142,12 @@ fn pin_line(
     let backend = &claim.forward.backend;
     let pin = Pin { release: &backend.release, backend: &backend.spec.name, binding, issued, seen: now, attributes };
     Some(set_pin_cookie(&app.pin_cookie, &app.keyring.sign(&app.name, &pin), &attributes, now))
+}
+
+/// The line that deletes the pin that a request brought, if it brought one.
+pub(super) fn pin_deletion(session: &Session, app: &App) -> Option<String> {
+    let held = held_pin(app, &identity(session, app)).filter(|_| app.settings.session.pin == PinMode::Cookie)?;
+    Some(delete_pin_cookie(&app.pin_cookie, &held.attributes()))
 }
 
 fn identity<'a>(session: &'a Session, app: &App) -> Identity<'a> {
