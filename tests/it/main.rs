@@ -7,9 +7,11 @@
 // The harness is a toolbox: what a browser, an operator or a backend can do is there before the test that needs it.
 #![allow(dead_code)]
 
+mod apache;
 mod client;
 mod cookies;
 mod deploy_tomcat;
+mod drain_tomcat;
 mod exchange;
 mod failover;
 mod haproxy;
