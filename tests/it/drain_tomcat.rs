@@ -209,24 +209,23 @@ fn judge_maxidle(report: &Report) {
 /// The comparison as README shows it.
 fn table(reports: &[Report], window: Duration) -> String {
     let marks: Vec<u64> = [60, 120, 300, 600].into_iter().filter(|mark| *mark <= window.as_secs()).collect();
-    let mut text = String::from(
-        "| the same people through | came back, dead session: visits, of them to the old release | sessions made there after the drain began |",
-    );
+    let mut text = String::from("| the same crowd through | came back after the timeout | to the old release | sessions made there |");
     for mark in &marks {
-        write!(text, " sessions on it after {} min |", mark / 60).unwrap();
+        write!(text, " there after {} min |", mark / 60).unwrap();
     }
-    text += " its word that it is over |\n|---|--:|--:|--:|";
-    text += &"--:|".repeat(marks.len() + 1);
+    text += " fewest there | its word that it is over |\n|---|--:|--:|--:|--:|--:|";
+    text += &"--:|".repeat(marks.len());
     for report in reports {
         let Report { contestant, made_on_old, left, verdict, .. } = report;
         write!(text, "\n| {} | {} | {} | {made_on_old} |", contestant.name, report.returns().count(), report.returns_to("v1")).unwrap();
         for mark in &marks {
-            let at = left.iter().rfind(|(at, _)| at.as_secs() <= *mark);
-            write!(text, " {} |", at.expect("the first sample is at the deploy").1).unwrap();
+            let sample = left.iter().rfind(|(at, _)| at.as_secs() <= *mark);
+            write!(text, " {} |", sample.expect("the first sample is at the deploy").1).unwrap();
         }
-        let said =
-            verdict.map(|verdict| format!("{:.1} s (last session ended: {:.1} s)", verdict.as_secs_f64(), report.last_end().as_secs_f64()));
-        write!(text, " {} |", said.unwrap_or_else(|| "never".to_owned())).unwrap();
+        let fewest = left.iter().map(|(_, count)| count).min().expect("there are samples");
+        let late = verdict.map(|verdict| verdict.as_secs_f64() - report.last_end().as_secs_f64());
+        let word = late.map_or_else(|| "none".to_owned(), |late| format!("{late:.1} s after the last session"));
+        write!(text, " {fewest} | {word} |").unwrap();
     }
     text
 }

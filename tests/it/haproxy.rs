@@ -47,7 +47,8 @@ impl HaProxy {
         let mut process = Process::start("haproxy", command, &scratch.path().join("haproxy.log"));
         wait_for("HAProxy accepts", Duration::from_secs(10), || {
             process.assert_running();
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            // The socket comes last.
+            UnixStream::connect(&socket).is_ok() && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         HaProxy { port, _process: process, scratch }
     }
