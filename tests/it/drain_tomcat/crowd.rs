@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::{Browser, Call};
+use crate::client::{Browser, Call, Wire};
 use crate::process::delay;
 use crate::websocket::Frame;
 
@@ -127,6 +127,8 @@ pub struct Story {
 pub fn play(script: Script, browser: Browser, scene: &Scene) -> Story {
     let mut person = Person { browser, scene, release: String::new(), counter: 0, id: None, lost: None };
     person.open(script.logs_in);
+    // Open before the deploy: a drain that found no tunnel would prove nothing about them.
+    let socket = matches!(script.ending, Ending::Socket(..)).then(|| person.browser.websocket(&scene.page("socket")));
     scene.opened.fetch_add(1, Ordering::SeqCst);
     let mut returns = Vec::new();
     let ended = match script.ending {
@@ -147,7 +149,7 @@ pub fn play(script: Script, browser: Browser, scene: &Scene) -> Story {
             ended
         }
         Ending::Socket(at, logs_out) => {
-            person.talk_until(at);
+            person.talk_until(at, socket.expect("it was opened"));
             let clicked = person.click();
             if logs_out { person.log_out() } else { clicked + IDLE }
         }
@@ -218,8 +220,7 @@ impl Person<'_> {
         (visit, self.scene.since_deploy().expect("it was before"))
     }
 
-    fn talk_until(&mut self, at: Duration) {
-        let mut socket = self.browser.websocket(&self.scene.page("socket"));
+    fn talk_until(&mut self, at: Duration, mut socket: Wire) {
         while self.scene.since_deploy().is_none_or(|now| now < at) {
             socket.send_text("still there?").expect("the tunnel is open");
             let echo = socket.read_frame().expect("the tunnel is open");
