@@ -213,7 +213,7 @@ fn table(reports: &[Report], window: Duration) -> String {
     for mark in &marks {
         write!(text, " there after {} min |", mark / 60).unwrap();
     }
-    text += " fewest there | its word that it is over |\n|---|--:|--:|--:|--:|--:|";
+    text += " fewest there | says that it is over |\n|---|--:|--:|--:|--:|--:|";
     text += &"--:|".repeat(marks.len());
     for report in reports {
         let Report { contestant, made_on_old, left, verdict, .. } = report;
@@ -224,7 +224,7 @@ fn table(reports: &[Report], window: Duration) -> String {
         }
         let fewest = left.iter().map(|(_, count)| count).min().expect("there are samples");
         let late = verdict.map(|verdict| verdict.as_secs_f64() - report.last_end().as_secs_f64());
-        let word = late.map_or_else(|| "none".to_owned(), |late| format!("{late:.1} s after the last session"));
+        let word = late.map_or_else(|| "never".to_owned(), |late| format!("{late:.1} s after the last session"));
         write!(text, " {fewest} | {word} |").unwrap();
     }
     text
