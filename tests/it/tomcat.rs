@@ -51,6 +51,12 @@ impl TomcatSpec {
         }
     }
 
+    /// Sessions that live for that many minutes.
+    pub fn with_session_timeout(mut self, minutes: u32) -> TomcatSpec {
+        self.session_timeout = minutes;
+        self
+    }
+
     /// Deploys the shop there instead.
     pub fn with_contexts(mut self, contexts: &[Context]) -> TomcatSpec {
         self.contexts = contexts.to_vec();
@@ -117,6 +123,23 @@ impl Tomcat {
             .unwrap_or_else(|| panic!("the manager lists no {context}:\n{list}"))
     }
 
+    /// The ids of all sessions at `context` that Tomcat would still honour.
+    pub fn session_ids(&self, context: &str) -> Vec<String> {
+        let bean = manager_bean(context);
+        // By its own rule, but now: its own thread looks once a second only.
+        self.manager(&format!("/manager/jmxproxy/?invoke={bean}&op=backgroundProcess"));
+        let list = self.manager(&format!("/manager/jmxproxy/?invoke={bean}&op=listSessionIds"));
+        let (_, ids) = list.split_once("returned:").unwrap_or_else(|| panic!("the manager lists no ids:\n{list}"));
+        ids.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// How many sessions it has made at `context` since it was started.
+    pub fn sessions_made(&self, context: &str) -> usize {
+        let answer = self.manager(&format!("/manager/jmxproxy/?get={}&att=sessionCounter", manager_bean(context)));
+        let count = answer.trim().rsplit(" = ").next().and_then(|count| count.parse().ok());
+        count.unwrap_or_else(|| panic!("the manager knows no sessionCounter:\n{answer}"))
+    }
+
     fn manager(&self, target: &str) -> String {
         let call = Call::get(target).field("Authorization", CREDENTIALS);
         let answer = Browser::new(self.port).with_host("localhost").send_or_panic(call);
@@ -172,6 +195,11 @@ impl Tomcat {
     }
 }
 
+/// The name under which Tomcat shows the sessions of `context` to JMX.
+fn manager_bean(context: &str) -> String {
+    format!("Catalina:type=Manager,host=localhost,context={context}")
+}
+
 fn start_java(scratch: &Scratch, backend: &str) -> Process {
     let base = scratch.path().display();
     let mut java = Command::new("/usr/bin/java");
@@ -197,7 +225,8 @@ fn write_base(scratch: &Scratch, spec: &TomcatSpec, port: u16) {
         "conf/tomcat-users.xml",
         r#"<tomcat-users>
   <role rolename="manager-script"/>
-  <user username="test" password="test" roles="manager-script"/>
+  <role rolename="manager-jmx"/>
+  <user username="test" password="test" roles="manager-script,manager-jmx"/>
 </tomcat-users>
 "#,
     );
@@ -273,4 +302,23 @@ fn write_shop(scratch: &Scratch, spec: &TomcatSpec) {
     let link = "<%= response.encodeURL(\"index.jsp\") %>\n";
     scratch.write("shop/link.jsp", &page("", "", link));
     scratch.write("shop/health.jsp", &page("session=\"false\" ", "", "ok\n"));
+    scratch.write("shop/socket.jsp", SOCKET);
 }
+
+/// A WebSocket that echoes text. A page and no annotated class: nothing is left to compile before Tomcat starts.
+const SOCKET: &str = r#"<%@ page contentType="text/plain" session="false" trimDirectiveWhitespaces="true"
+    import="jakarta.websocket.*, jakarta.websocket.server.*, java.io.IOException, java.util.Collections" %><%!
+  public static class Echo extends Endpoint {
+    public void onOpen(Session socket, EndpointConfig config) {
+      socket.addMessageHandler(new MessageHandler.Whole<String>() {
+        public void onMessage(String text) {
+          try { socket.getBasicRemote().sendText(text); } catch (IOException gone) { }
+        }
+      });
+    }
+  }
+%><%
+  ServerContainer sockets = (ServerContainer) application.getAttribute(ServerContainer.class.getName());
+  ServerEndpointConfig echo = ServerEndpointConfig.Builder.create(Echo.class, "/socket.jsp").build();
+  sockets.upgradeHttpToWebSocket(request, response, echo, Collections.emptyMap());
+%>"#;

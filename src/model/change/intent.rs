@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Draft, Refused, RefusedKind};
-use crate::model::admission::{Admission, Intent, ReleaseState};
+use crate::model::admission::{Admission, Health, Intent, ReleaseState};
 use crate::model::backend::Backend;
+use crate::model::settings::WhenAllDraining;
 use crate::model::target::Target;
 use crate::model::view::App;
 
@@ -21,7 +22,7 @@ impl Draft {
             return self.release_intent(app, release, intent, target);
         }
         if intent != Intent::Serve && !force {
-            last_one(&backends)?;
+            last_one(&backends, intent)?;
         }
         if intent == Intent::Maintain && !force {
             let live: u64 = backends.iter().map(|(_, b)| b.live.counts.live()).sum();
@@ -111,16 +112,38 @@ impl Draft {
 }
 
 /// Refuses when an app that has an open backend would have none left.
-fn last_one(backends: &[(Arc<App>, Arc<Backend>)]) -> Result<(), Refused> {
+fn last_one(backends: &[(Arc<App>, Arc<Backend>)], intent: Intent) -> Result<(), Refused> {
     let leaving: HashSet<(&str, u32)> = backends.iter().map(|(app, b)| (&*app.name, b.slot)).collect();
+    let leaves = |app: &App, b: &Backend| leaving.contains(&(&*app.name, b.slot));
     for (app, _) in backends {
-        let open = |b: &&Arc<Backend>| b.admission() == Admission::Everyone && b.spec.weight > 0;
-        let all: Vec<_> = app.open.backends().iter().filter(open).collect();
-        if !all.is_empty() && all.iter().all(|b| leaving.contains(&(&*app.name, b.slot))) {
+        let all: Vec<_> = app.open.backends().iter().filter(|b| takes_new(b)).collect();
+        if !all.is_empty() && all.iter().all(|b| leaves(app, b)) {
             let names: Vec<&str> = all.iter().map(|b| b.spec.name.as_str()).collect();
             let what = format!("app '{}': {} would be the last that takes new sessions", app.name, names.join(", "));
-            return Err(Refused::new(RefusedKind::Conflict, what, "bring another backend into service first, or --force"));
+            let then = without_them(app, |b| leaves(app, b), intent);
+            let remedy = format!("bring another backend into service first, or --force: then new clients {then}");
+            return Err(Refused::new(RefusedKind::Conflict, what, remedy));
         }
     }
     Ok(())
+}
+
+fn takes_new(backend: &Backend) -> bool {
+    backend.admission() == Admission::Everyone && backend.spec.weight > 0
+}
+
+/// What would become of new clients, in the order in which `decide` would ask.
+fn without_them(app: &App, leaves: impl Fn(&Backend) -> bool, intent: Intent) -> String {
+    let all = || app.releases.iter().flat_map(|release| &release.backends);
+    let names = |those: Vec<&Arc<Backend>>| those.iter().map(|b| b.spec.name.as_str()).collect::<Vec<_>>().join(", ");
+    if app.settings.when_all_draining == WhenAllDraining::Serve {
+        let healthy = |b: &Backend| matches!(b.live.gate.read().health, Health::Up | Health::Draining);
+        let draining = |b: &Backend| if leaves(b) { intent == Intent::Drain } else { b.emptying() && b.admission() != Admission::Nobody };
+        let draining: Vec<_> = all().filter(|b| healthy(b) && draining(b)).collect();
+        if !draining.is_empty() {
+            return format!("go to {} though it drains (when_all_draining: serve)", names(draining));
+        }
+    }
+    let backups: Vec<_> = app.backups.backends().iter().filter(|b| takes_new(b) && !leaves(b)).collect();
+    if backups.is_empty() { "get 503".to_owned() } else { format!("go to the backup {}", names(backups)) }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::admission::{Admission, Health};
 use crate::model::ledger::{Attention, Born};
 use crate::model::session_key::SessionKey;
-use crate::model::settings::Settings;
+use crate::model::settings::{Settings, WhenAllDraining};
 use crate::model::sketch::{self, START, World};
 
 /// A session on `backend` whose client has come back.
@@ -189,19 +189,6 @@ fn a_refusal_names_the_object_and_the_remedy() {
         &["drain host:10.9.9.9"],
         "NotFound: target 'host:10.9.9.9' does not exist; nearest: host:10.0.0.1, shop/v1, shop/v1/a1",
     );
-    for order in ["drain", "maintain"] {
-        let command = format!("{order} shop/v1/a1");
-        check(
-            ">v1:a1",
-            &[&command],
-            "Conflict: app 'shop': a1 would be the last that takes new sessions; bring another backend into service first, or --force",
-        );
-        check(
-            ">v1:a1,a2*0",
-            &[&command],
-            "Conflict: app 'shop': a1 would be the last that takes new sessions; bring another backend into service first, or --force",
-        );
-    }
     check(
         ">v1:a1,a2",
         &["a1+", "maintain shop/v1/a1"],
@@ -216,6 +203,29 @@ fn a_refusal_names_the_object_and_the_remedy() {
     let nothing = ReleaseSpec { name: "v2".to_owned(), path: None, backends: Vec::new() };
     let refused = World::new(">v1:a1").order(&Change::Stage { app: "shop".to_owned(), release: nothing }).expect_err("empty");
     assert_eq!((refused.what.as_str(), refused.remedy.as_str()), ("release 'v2' has no backend", "add --backend NAME=ADDRESS"));
+}
+
+#[test]
+fn the_last_that_takes_new_sessions_leaves_only_by_force_and_is_told_what_follows() {
+    let refused = |drawn: &str, policy: WhenAllDraining, command: &str, then: &str| {
+        let mut world = World::with(drawn, |settings| settings.when_all_draining = policy);
+        let last = "app 'shop': a1 would be the last that takes new sessions";
+        let remedy = format!("bring another backend into service first, or --force: then new clients {then}");
+        let said = world.command(command).expect_err("the last one");
+        assert_eq!((said.kind, said.what.as_str(), said.remedy), (RefusedKind::Conflict, last, remedy), "{drawn}: {command}");
+        world.command(&format!("{command} --force")).expect("by force");
+    };
+    let (serve, refuse) = (WhenAllDraining::Serve, WhenAllDraining::Refuse);
+    let itself = "go to a1 though it drains (when_all_draining: serve)";
+    refused(">v1:a1", serve, "drain shop/v1/a1", itself);
+    refused(">v1:a1", serve, "drain host:10.0.0.1", itself);
+    refused(">v1:a1,a2*0", serve, "drain shop/v1/a1", itself);
+    refused(">v1:a1,a2!", serve, "drain shop/v1/a1", itself);
+    refused(">v1:a1", serve, "maintain shop/v1/a1", "get 503");
+    refused("v0:b2 >v1:a1", serve, "maintain shop/v1/a1", "go to b2 though it drains (when_all_draining: serve)");
+    refused("v0:b2 >v1:a1", refuse, "maintain shop/v1/a1", "get 503");
+    refused(">v1:a1", refuse, "drain shop/v1/a1", "get 503");
+    refused(">v1:a1,a2!", refuse, "drain shop/v1/a1", "go to the backup a2");
 }
 
 #[test]
