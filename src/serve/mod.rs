@@ -7,6 +7,7 @@ pub mod control;
 mod date;
 pub mod exchange;
 pub mod operator;
+mod outbound;
 mod present;
 pub mod probe;
 pub mod secrets;

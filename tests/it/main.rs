@@ -9,6 +9,7 @@
 
 mod client;
 mod cookies;
+mod count_probe;
 mod deploy_tomcat;
 mod exchange;
 mod failover;

@@ -53,6 +53,7 @@ fn backend(backend: &Backend) -> api::BackendStatus {
         incarnation: backend.live.incarnation(),
         in_flight: u64::from(gate.in_flight),
         sessions: sessions(&backend.live.counts),
+        counted: backend.live.count_reading().map(|reading| reading.sessions),
     }
 }
 

@@ -12,6 +12,7 @@ use prometheus::{Encoder, TextEncoder};
 use super::document::progress_ratio;
 use crate::model::admission::{Admission, Health, Intent, ReleaseState};
 use crate::model::backend::Backend;
+use crate::model::count::CountFault;
 use crate::model::drain::{Drain, DrainState};
 use crate::model::ledger::{EndReason, LossCause};
 use crate::model::reason::{PinResult, Reason};
@@ -134,6 +135,35 @@ pub const METRICS: &[Described] = &[
             out.put(&[&app.name], app.ledger.capacity() as f64);
         }
     }),
+    metric(
+        "tidegate_count_probe_drift",
+        Kind::Gauge,
+        BACKEND,
+        "What the backend itself counts (session.count_probe), minus live and unconfirmed sessions; missing while it cannot be read.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                if let Some(reading) = backend.live.count_reading() {
+                    out.put(&names, reading.sessions as f64 - backend.sessions() as f64);
+                }
+            }
+        },
+    ),
+    metric(
+        "tidegate_count_probe_failures_total",
+        Kind::Counter,
+        &["app", "release", "backend", "cause"],
+        "Questions of session.count_probe that brought no number, by cause.",
+        |s, out| {
+            for (app, release) in s.releases().filter(|(app, _)| app.settings.session.count_probe.is_some()) {
+                for backend in &release.backends {
+                    for fault in CountFault::ALL {
+                        let count = backend.live.count_faults.so_far(fault);
+                        out.put_with(&[&app.name, &release.name, &backend.spec.name], fault.as_str(), count);
+                    }
+                }
+            }
+        },
+    ),
     metric("tidegate_release_state", Kind::Gauge, &["app", "release", "state"], "1 for the state that the release is in.", |s, out| {
         for (app, release) in s.releases() {
             for state in ReleaseState::ALL {
