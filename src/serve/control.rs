@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use super::clock::Clock;
+use super::open_tunnels::OpenTunnels;
 use crate::model::admission::Intent;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::drain::{Drain, DrainState, Step};
@@ -36,6 +37,8 @@ pub struct Control {
     clock: Clock,
     inner: Mutex<Inner>,
     news: broadcast::Sender<Event>,
+    /// WebSockets, for drains that close those that outlive their session.
+    pub tunnels: OpenTunnels,
 }
 
 #[derive(Default)]
@@ -77,7 +80,7 @@ impl Control {
     /// An empty snapshot.
     pub fn new(clock: Clock) -> Control {
         let (news, _) = broadcast::channel(256);
-        Control { view: ArcSwap::from_pointee(View::default()), clock, inner: Mutex::default(), news }
+        Control { view: ArcSwap::from_pointee(View::default()), clock, inner: Mutex::default(), news, tunnels: OpenTunnels::default() }
     }
 
     /// The snapshot of this moment.
@@ -299,6 +302,9 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+        }
+        for (backend, count) in self.tunnels.close_outliving(&self.view(), now) {
+            self.note(Owner::Controller, &backend, format!("tunnels closed whose session is over: {count}"));
         }
         let mut inner = self.lock();
         self.work_off_evictions(&mut inner);

@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 mod client;
+mod closing_tunnels;
 mod cookies;
 mod count_probe;
 mod deploy_tomcat;

@@ -204,6 +204,15 @@ pub const METRICS: &[Described] = &[
     metric("tidegate_backend_in_flight", Kind::Gauge, BACKEND, "Exchanges under way.", |s, out| {
         out.each(s, |b| u64::from(b.live.gate.in_flight()));
     }),
+    metric(
+        "tidegate_tunnels_closed_total",
+        Kind::Counter,
+        BACKEND,
+        "WebSockets closed because they outlived their session (drain.tunnels).",
+        |s, out| {
+            out.each(s, |b| b.live.tally.tunnels_closed());
+        },
+    ),
     metric("tidegate_backend_queue_length", Kind::Gauge, BACKEND, "Exchanges that wait because the backend is full.", |s, out| {
         out.each(s, |b| u64::from(b.live.queued()));
     }),

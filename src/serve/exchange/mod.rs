@@ -8,6 +8,7 @@
 //! | `entry` | reads the facts, decides, claims |
 //! | `patience` | waiting for a backend without losing sight of the client |
 //! | `request_head` | what the backend sees |
+//! | `tunnel` | a WebSocket joins the open tunnels |
 //! | `session_news` | what an answer says of its session |
 //! | `response_head` | what the client sees |
 //! | `answer` | our own answers |
@@ -23,6 +24,7 @@ mod record;
 mod request_head;
 mod response_head;
 mod session_news;
+mod tunnel;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -192,6 +194,9 @@ impl ProxyHttp for Gateway {
             session.as_downstream_mut().set_read_timeout(timeout);
         }
         self.hear_session_news(session, response, exchange);
+        if switching {
+            self.tunnel_opened(exchange);
+        }
         Ok(())
     }
 
