@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::clock::Clock;
 use super::open_tunnels::OpenTunnels;
+use super::webhook::ReportTally;
 use crate::model::admission::Intent;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::drain::{Drain, DrainState, Step};
@@ -39,6 +40,8 @@ pub struct Control {
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
     pub tunnels: OpenTunnels,
+    /// Reports of verdicts, by what became of them.
+    pub reports: ReportTally,
 }
 
 #[derive(Default)]
@@ -80,7 +83,14 @@ impl Control {
     /// An empty snapshot.
     pub fn new(clock: Clock) -> Control {
         let (news, _) = broadcast::channel(256);
-        Control { view: ArcSwap::from_pointee(View::default()), clock, inner: Mutex::default(), news, tunnels: OpenTunnels::default() }
+        Control {
+            view: ArcSwap::from_pointee(View::default()),
+            clock,
+            inner: Mutex::default(),
+            news,
+            tunnels: OpenTunnels::default(),
+            reports: ReportTally::default(),
+        }
     }
 
     /// The snapshot of this moment.

@@ -14,5 +14,6 @@ pub mod probe;
 pub mod secrets;
 mod server;
 pub mod transport;
+pub mod webhook;
 
 pub use server::{Server, StartError};

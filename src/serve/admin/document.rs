@@ -72,7 +72,7 @@ fn sum(all: impl Iterator<Item = api::Sessions>) -> api::Sessions {
 }
 
 /// A drain as it stands.
-pub(super) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
+pub(crate) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
     let mut progress = drain.progress(view, now);
     let drained = drain.state == DrainState::Drained;
     if drained {

@@ -20,6 +20,7 @@ use crate::model::tally::{CODE_CLASSES, DURATION_BUCKETS_US};
 use crate::model::time::Time;
 use crate::model::view::{App, Release, View};
 use crate::serve::control::Control;
+use crate::serve::webhook::ReportResult;
 
 /// How a metric moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +270,17 @@ pub const METRICS: &[Described] = &[
         }
     }),
     metric(
+        "tidegate_webhook_deliveries_total",
+        Kind::Counter,
+        &["result"],
+        "Attempts to report a verdict (drain.webhook): delivered, failed (tried again), given up, or dropped since too many wait.",
+        |s, out| {
+            for (result, count) in s.reports {
+                out.put(&[result.as_str()], count as f64);
+            }
+        },
+    ),
+    metric(
         "tidegate_requests_total",
         Kind::Counter,
         &["app", "release", "backend", "code"],
@@ -353,6 +365,7 @@ struct Scrape {
     /// The latest of each target; cancelled and superseded ones are over in every respect.
     drains: Vec<Drain>,
     finished: [(DrainState, u64); 3],
+    reports: [(ReportResult, u64); ReportResult::ALL.len()],
 }
 
 impl Scrape {
@@ -366,7 +379,7 @@ impl Scrape {
             seen.insert(d.target.clone()) && shown
         });
         drains.reverse();
-        Scrape { view, now: control.now(), drains, finished: control.finished() }
+        Scrape { view, now: control.now(), drains, finished: control.finished(), reports: control.reports.so_far() }
     }
 
     fn releases(&self) -> impl Iterator<Item = (&App, &Release)> {
