@@ -1,4 +1,4 @@
-//! The servers of one release are restarted one by one, as the manual shows: nobody loses a live session, and whoever comes back
+//! The backends of one release are restarted one by one, as the manual shows: nobody loses a live session, and whoever comes back
 //! with a dead one stays on the release.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::scenarios::{each_pin, user_on};
 use crate::shop::{Shop, backend};
 use crate::tidegate::{SOON, Tidegate};
 
-const SERVERS: [&str; 6] = ["a1", "a2", "a3", "a4", "a5", "a6"];
+const BACKENDS: [&str; 6] = ["a1", "a2", "a3", "a4", "a5", "a6"];
 
 /// Somebody whose session must not be lost, and how often they have clicked.
 struct Busy {
@@ -31,27 +31,28 @@ impl Busy {
     }
 }
 
-fn wait_for_admission(tidegate: &Tidegate, server: &str, admission: &str) {
-    tidegate.wait_for_backend("shop", "v1", server, "admission", admission);
+fn wait_for_admission(tidegate: &Tidegate, name: &str, admission: &str) {
+    tidegate.wait_for_backend("shop", "v1", name, "admission", admission);
 }
 
 /// One turn of the manual's loop, while everybody else goes on clicking.
-fn restart(tidegate: &Tidegate, origin: &mut Origin, server: &'static str, all: &mut Vec<Busy>) {
+fn restart(tidegate: &Tidegate, origin: &mut Origin, name: &'static str, all: &mut Vec<Busy>) {
     // Silent from here on: their session dies during the drain.
-    let mut quiet = user_on(tidegate, server);
-    let mut drain = tidegate.cli_in_background(&format!("drain-{server}"), &["drain", &format!("shop/v1/{server}"), "--wait"]);
-    wait_for_admission(tidegate, server, "known_sessions");
-    let at = all.iter().position(|busy| busy.home == server).unwrap();
+    let mut quiet = user_on(tidegate, name);
+    all.iter_mut().for_each(Busy::click);
+    let mut drain = tidegate.cli_in_background(&format!("drain-{name}"), &["drain", &format!("shop/v1/{name}"), "--wait"]);
+    wait_for_admission(tidegate, name, "known_sessions");
+    let at = all.iter().position(|busy| busy.home == name).unwrap();
     let mut leaver = all.remove(at);
     for _ in 0..3 {
         leaver.click();
     }
-    for _ in 0..SERVERS.len() {
-        assert_ne!(tidegate.browser().get("/").word("backend"), server, "it takes nobody new");
+    for _ in 0..BACKENDS.len() {
+        assert_ne!(tidegate.browser().get("/").word("backend"), name, "it takes nobody new");
     }
     assert_eq!(drain.ended(), None, "two sessions are left");
     leaver.browser.get("/logout").expect_status(200);
-    wait_for(&format!("{server} is drained"), Duration::from_secs(30), || {
+    wait_for(&format!("{name} is drained"), Duration::from_secs(30), || {
         all.iter_mut().for_each(Busy::click);
         drain.ended().is_some()
     });
@@ -61,42 +62,45 @@ fn restart(tidegate: &Tidegate, origin: &mut Origin, server: &'static str, all: 
     let page = quiet.get("/").expect_status(200);
     assert_eq!((page.word("release").as_str(), page.word("session").as_str()), ("v1", "new"));
     let elsewhere = page.word("backend");
-    assert_ne!(elsewhere, server, "it is fenced");
+    assert_ne!(elsewhere, name, "it is fenced");
     let page = quiet.get("/");
     assert_eq!((page.word("backend"), page.number("counter")), (elsewhere, 2), "one new session, and they keep it");
     quiet.get("/logout");
 
     origin.restart();
-    assert_ne!(tidegate.browser().get("/").word("backend"), server, "drained it stays until somebody says otherwise");
-    tidegate.cli(&["serve", &format!("shop/v1/{server}")]).expect_code(0);
-    wait_for_admission(tidegate, server, "everyone");
-    all.push(Busy::on(tidegate, server));
+    assert_ne!(tidegate.browser().get("/").word("backend"), name, "drained it stays until somebody says otherwise");
+    tidegate.cli(&["serve", &format!("shop/v1/{name}")]).expect_code(0);
+    wait_for_admission(tidegate, name, "everyone");
+    all.push(Busy::on(tidegate, name));
 }
 
 #[test]
-fn six_servers_are_restarted_one_by_one_and_nobody_loses_a_live_session() {
+fn six_backends_are_restarted_one_by_one_and_nobody_loses_a_live_session() {
     each_pin(|pin| {
-        let mut origins: Vec<Origin> = SERVERS.iter().map(|server| backend("v1", server)).collect();
+        let mut origins: Vec<Origin> = BACKENDS.iter().map(|name| backend("v1", name)).collect();
         let six: Vec<&Origin> = origins.iter().collect();
         let tidegate = Shop::new(pin).session("idle_timeout: 3s").session("confirm_within: 1s").release("v1", &six).start();
-        let mut all: Vec<Busy> = SERVERS.iter().map(|server| Busy::on(&tidegate, server)).collect();
-        for (origin, server) in origins.iter_mut().zip(SERVERS) {
-            restart(&tidegate, origin, server, &mut all);
+        let mut all: Vec<Busy> = BACKENDS.iter().map(|name| Busy::on(&tidegate, name)).collect();
+        for (origin, name) in origins.iter_mut().zip(BACKENDS) {
+            restart(&tidegate, origin, name, &mut all);
             all.iter_mut().for_each(Busy::click);
         }
         let lost = tidegate.metrics().sum("tidegate_session_loss_total", &[]);
         assert_eq!(lost, 0.0, "{pin}");
         let drains = tidegate.admin_get("/api/v1/drains");
-        assert!(drains["drains"].as_array().unwrap().iter().filter(|d| d["verdict"] == "drained").count() >= SERVERS.len(), "{drains}");
+        assert!(drains["drains"].as_array().unwrap().iter().filter(|d| d["verdict"] == "drained").count() >= BACKENDS.len(), "{drains}");
     });
 }
 
 #[test]
-fn a_user_who_was_evicted_from_a_draining_server_goes_to_another_one_of_the_same_release() {
+fn a_user_who_was_evicted_from_a_draining_backend_goes_to_another_one_of_the_same_release() {
     each_pin(|pin| {
         let (a1, a2, b1) = (backend("v1", "a1"), backend("v1", "a2"), backend("v2", "b1"));
-        let tidegate = Shop::new(pin).session("idle_timeout: 3s").release("v1", &[&a1, &a2]).release("v2", &[&b1]).start();
+        // Both releases take new sessions, and v2 has nobody: a client without a past would go there.
+        let shop = Shop::new(pin).app("current: by_health").session("idle_timeout: 3s");
+        let tidegate = shop.release("v1", &[&a1, &a2]).release("v2", &[&b1]).start();
         let mut user = user_on(&tidegate, "a1");
+        let _full: Vec<Browser> = (0..3).map(|_| user_on(&tidegate, "a2")).collect();
         tidegate.cli(&["drain", "shop/v1/a1"]).expect_code(0);
         assert_eq!(user.get("/").number("counter"), 3, "{pin}: a drain alone takes nobody's session");
         tidegate.cli(&["evict", "shop/v1/a1"]).expect_code(0);

@@ -155,11 +155,12 @@ pub const METRICS: &[Described] = &[
         &["app", "release", "backend", "cause"],
         "Questions of session.count_probe that brought no number, by cause.",
         |s, out| {
-            for (app, release) in s.releases().filter(|(app, _)| app.settings.session.count_probe.is_some()) {
-                for backend in &release.backends {
-                    for fault in CountFault::ALL {
-                        let count = backend.live.count_faults.so_far(fault);
-                        out.put_with(&[&app.name, &release.name, &backend.spec.name], fault.as_str(), count);
+            for (names, backend) in s.backends() {
+                for fault in CountFault::ALL {
+                    // None for those that are never asked.
+                    let count = backend.live.count_faults.so_far(fault);
+                    if count > 0 {
+                        out.put_with(&names, fault.as_str(), count);
                     }
                 }
             }

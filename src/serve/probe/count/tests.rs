@@ -1,5 +1,7 @@
 //! Every kind of answer to a question for the number of sessions, from real sockets.
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::model::settings::{Address, CountFormat};
 use crate::serve::probe::stub::{Manner, Stub, refused};
@@ -30,7 +32,9 @@ fn probe(user_file: Option<&str>) -> CountProbe {
 async fn ask(address: SocketAddr, probe: &CountProbe, cookies: &mut Cookies) -> std::result::Result<u64, Failure> {
     let spec = spec(address);
     let question = Question { spec: &spec, health: &HealthSettings::default(), probe, address: Some(address), patience: SOON };
-    question.ask(&Connectors::default(), cookies).await
+    // Reading the system's certificates takes longer than a question.
+    static CONNECTORS: LazyLock<Connectors> = LazyLock::new(Connectors::default);
+    question.ask(&CONNECTORS, cookies).await
 }
 
 fn answer(status: &str, body: &str) -> Manner {
