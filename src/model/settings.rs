@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod webhook;
+
+pub use webhook::WebhookUrl;
+
 /// One app with its releases, as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppSpec {
@@ -429,28 +433,6 @@ pub struct DrainSettings {
     pub webhook: Option<WebhookUrl>,
     /// File with the key that signs reports; `None`: one is made and kept in the state directory.
     pub webhook_key_file: Option<String>,
-}
-
-/// A URL that reports are posted to, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct WebhookUrl {
-    /// As written.
-    pub url: String,
-    /// Whether it is `https`.
-    pub tls: bool,
-    /// Whom to connect to.
-    pub address: Address,
-    /// Path and query; begins with `/`.
-    pub target: String,
-}
-
-impl WebhookUrl {
-    /// The `Host` of requests to it: without the port that goes without saying (RFC 9110 §4.2.3).
-    pub fn authority(&self) -> String {
-        let full = self.address.to_string();
-        let usual = if self.tls { ":443" } else { ":80" };
-        full.strip_suffix(usual).map_or_else(|| full.clone(), str::to_owned)
-    }
 }
 
 impl Default for DrainSettings {
