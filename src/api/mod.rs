@@ -29,7 +29,9 @@ mod tests {
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!(status.drains[0].eta_seconds.p99, Some(1790));
         // Written again it has the same names and values, plus what came later.
-        let mine = serde_json::to_value(&status).unwrap();
+        let mut mine = serde_json::to_value(&status).unwrap();
+        let backend = &mut mine["apps"]["shop"]["releases"]["v41"]["backends"]["a1"];
+        assert_eq!(backend.as_object_mut().unwrap().remove("counted"), Some(serde_json::Value::Null));
         let theirs: serde_json::Value = serde_json::from_str(text).unwrap();
         assert_eq!(mine["apps"], theirs["apps"]);
         for (name, value) in theirs["drains"][0].as_object().unwrap().iter().filter(|(name, _)| *name != "ended") {

@@ -52,6 +52,9 @@ pub struct BackendStatus {
     pub in_flight: u64,
     /// Sessions there.
     pub sessions: Sessions,
+    /// What the backend itself last said (`session.count_probe`); null when it is not asked or its answer could not be read.
+    #[serde(default)]
+    pub counted: Option<u64>,
 }
 
 /// Sessions by kind.

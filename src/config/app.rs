@@ -9,6 +9,7 @@ use super::problem::{Wrong, nearest, quote};
 use super::read::{Field, Section, Unique};
 use super::scalar;
 use super::session::{BALANCE, session};
+use super::webhook::webhook;
 use crate::model::settings::{
     Address, AppSpec, BackendSpec, BackendTls, Current, DrainSettings, DrainThen, Failover, HealthSettings, Limits, Match, MovePoint,
     NotMine, Protocol, ReleaseSpec, Settings, StatusSet, Timeouts, WhenAllDraining,
@@ -317,6 +318,7 @@ fn timeouts(s: &mut Section) -> Timeouts {
 
 fn drain(s: &mut Section) -> DrainSettings {
     let d = DrainSettings::default();
+    let (webhook, webhook_key_file) = webhook(s);
     let move_point = |s: &mut Section| {
         let method = s.required("method", method);
         let path = s.required("path", |f| f.parsed(scalar::path));
@@ -329,6 +331,8 @@ fn drain(s: &mut Section) -> DrainSettings {
         tunnels: s.optional("tunnels", d.tunnels, |f| f.duration(Duration::ZERO..=YEAR)),
         move_points: s.or("move_points", d.move_points, |f| f.list(|f| f.section(move_point)?)),
         no_replay: s.or("no_replay", d.no_replay, prefixes),
+        webhook,
+        webhook_key_file,
     }
 }
 

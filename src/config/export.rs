@@ -269,6 +269,8 @@ fn drain(s: &DrainSettings) -> Out {
         })
     });
     out.differs("no_replay", &s.no_replay, &d.no_replay, texts);
+    out.nullable("webhook", &s.webhook, &d.webhook, |webhook| text(&webhook.url));
+    out.nullable("webhook_key_file", &s.webhook_key_file, &d.webhook_key_file, text);
     out
 }
 

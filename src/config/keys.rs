@@ -136,6 +136,8 @@ pub(super) const KEYS: &[Key] = &[
     key("apps.*.drain.move_points.[].method", Example("GET"), "Method; required."),
     key("apps.*.drain.move_points.[].path", Example("/login"), "Exact public path; required."),
     key("apps.*.drain.no_replay", Default("[]"), "Beginnings of paths (one-time codes) that are not sent once more when a draining backend answers with a new session."),
+    key("apps.*.drain.webhook", Default("null"), "A URL (http or https) that the verdict of each drain is posted to, signed; null: none."),
+    key("apps.*.drain.webhook_key_file", Default("null"), "File with the key of the signature, at least 32 bytes; null: one is made in the state directory, keys/NAME.webhook."),
 
     key("apps.*.not_mine", Section, "How a draining backend says that a session is not there and nothing was done: the request is sent once more. Any of these."),
     key("apps.*.not_mine.status", Default("[421]"), "Status codes."),

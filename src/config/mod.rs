@@ -8,7 +8,7 @@
 //! | `tree` | the YAML with its lines, within budgets |
 //! | `keys` | every key once: place, default, a sentence |
 //! | `read` | typed readers that collect problems |
-//! | `process`, `app`, `session` | the sections |
+//! | `process`, `app`, `session`, `webhook` | the sections |
 //! | [`scalar`] | the notations: `30s`, `64MiB`, `10.0.0.5:8080` |
 //! | `export` | the way back to YAML |
 //! | `reference` | `conf/reference.yaml`, from the table of keys |
@@ -27,6 +27,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod webhook;
 
 use std::fmt;
 use std::fs::File;

@@ -22,7 +22,7 @@ pub(super) const PIN: [(&str, PinMode); 4] =
 pub(super) const PIN_ON: [(&str, PinOn); 2] = [("session", PinOn::Session), ("first_response", PinOn::FirstResponse)];
 
 /// Bytes below which a signing key can be guessed.
-const SHORTEST_KEY: u64 = 32;
+pub(super) const SHORTEST_KEY: u64 = 32;
 
 /// Headers that carry something else already, or are changed on the way.
 const TAKEN_HEADERS: [&str; 10] = [

@@ -144,6 +144,16 @@ fn durations_numbers_and_choices_say_how_they_are_written() {
     );
     check("    health:", "    drain: {evict_per_second: 0}\n    health:", "9: apps.shop.drain.evict_per_second: `0` is out of range");
     check("    health:", "    balance: least_conn\n    health:", "9: apps.shop.balance: `least_conn` is not one of the choices; ");
+    let webhook = |new: &str, expected: &str| {
+        check("    health:", &format!("    drain: {{{new}}}\n    health:"), &format!("9: apps.shop.drain.{expected}"));
+    };
+    webhook("webhook: ci.example.com/x", "webhook: `ci.example.com/x` is not a URL to report to; write https://HOST/PATH");
+    webhook(
+        "webhook: \"https://u:p@ci.example.com/x\"",
+        "webhook: `https://u:p@ci.example.com/x` is not a URL to report to; remove the user",
+    );
+    webhook("webhook: \"ftp://h/\"", "webhook: `ftp://h/` is not a URL to report to; begin it with https://");
+    webhook("webhook_key_file: /k", "webhook_key_file: signs nothing without `webhook`; add `webhook: https://…`");
     check("    health:", "    drain: {then: kill}\n    health:", "9: apps.shop.drain.then: `kill` is not one of the choices; ");
 }
 
@@ -385,6 +395,7 @@ fn values_arrive_where_they_belong() {
     assert_eq!((app.matches[0].host.as_deref(), app.matches[0].path.as_str()), (Some("*.example.com"), "/shop"));
     assert_eq!(app.releases[1].backends[0].address.host, "::1");
     assert_eq!(app.settings.drain.move_points[0].method, "POST");
+    assert_eq!(app.settings.drain.webhook.as_ref().map(|w| w.address.to_string()), Some("ci.example:8443".to_owned()));
 }
 
 #[test]
@@ -447,7 +458,7 @@ apps:
     timeouts: {connect: 2s, read: 1m, write: 2m, idle: 3m, tunnel: 2h}
     streaming_paths: [/events]
     slow_start: 30s
-    drain: {deadline: 4h, then: move_idle, evict_per_second: 7, tunnels: 0s, move_points: [{method: post, path: /logout/}], no_replay: [/]}
+    drain: {deadline: 4h, then: move_idle, evict_per_second: 7, tunnels: 0s, move_points: [{method: post, path: /logout/}], no_replay: [/], webhook: "https://ci.example:8443/h?a=b", webhook_key_file: /w}
     not_mine: {status: [], header: X-Not-Mine, location: "/login?x"}
     current: by_health
     releases:

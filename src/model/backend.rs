@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::admission::{Admission, Health, Intent, ReleaseState};
+use super::count::CountFaults;
 use super::gate::Gate;
 use super::ledger::Counts;
 use super::settings::BackendSpec;
@@ -36,6 +37,8 @@ pub struct Live {
     pub counts: Arc<Counts>,
     /// Its answers.
     pub tally: BackendTally,
+    /// Why its own count of sessions could not be read.
+    pub count_faults: CountFaults,
     /// When we began to see its traffic: sessions older than this may be unknown to the ledger.
     pub since: Time,
     address: RwLock<Option<SocketAddr>>,
@@ -65,6 +68,7 @@ impl Live {
             gate: Arc::new(Gate::new(Intent::Serve, Health::Untested, state)),
             counts: Arc::new(Counts::default()),
             tally: BackendTally::default(),
+            count_faults: CountFaults::default(),
             since: now,
             address: RwLock::new(spec.address.literal()),
             up_since: AtomicU64::new(0),
@@ -177,6 +181,12 @@ impl Live {
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = reading;
     }
 
+    /// Whether it still keeps sessions but should lose them: by order, by its release, or by its own word.
+    pub fn emptying(&self) -> bool {
+        let reading = self.gate.read();
+        reading.intent == Intent::Drain || reading.state.emptying() || reading.health == Health::Draining
+    }
+
     /// Failed connects so far; a prober that sees the figure move probes at once.
     pub fn connect_failures(&self) -> u64 {
         self.connect_failures.load(Ordering::Relaxed)
@@ -189,10 +199,9 @@ impl Backend {
         self.live.gate.admission()
     }
 
-    /// Whether it still keeps sessions but should lose them: by order, by its release, or by its own word.
+    /// As [`Live::emptying`].
     pub fn emptying(&self) -> bool {
-        let reading = self.live.gate.read();
-        reading.intent == Intent::Drain || reading.state.emptying() || reading.health == Health::Draining
+        self.live.emptying()
     }
 
     /// Sessions there, newborns included: what balancing evens out.

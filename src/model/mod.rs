@@ -4,6 +4,7 @@ pub mod admission;
 pub mod backend;
 pub mod balance;
 pub mod change;
+pub mod count;
 pub mod deadline;
 pub mod decide;
 pub mod drain;

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod webhook;
+
+pub use webhook::WebhookUrl;
+
 /// One app with its releases, as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppSpec {
@@ -425,6 +429,10 @@ pub struct DrainSettings {
     pub move_points: Vec<MovePoint>,
     /// Path prefixes that are never replayed.
     pub no_replay: Vec<String>,
+    /// Where verdicts are reported.
+    pub webhook: Option<WebhookUrl>,
+    /// File with the key that signs reports; `None`: one is made and kept in the state directory.
+    pub webhook_key_file: Option<String>,
 }
 
 impl Default for DrainSettings {
@@ -436,6 +444,8 @@ impl Default for DrainSettings {
             tunnels: None,
             move_points: Vec::new(),
             no_replay: Vec::new(),
+            webhook: None,
+            webhook_key_file: None,
         }
     }
 }

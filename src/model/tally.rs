@@ -75,6 +75,7 @@ pub const CODE_CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug, Default)]
 pub struct BackendTally {
     codes: [AtomicU64; CODE_CLASSES.len()],
+    tunnels_closed: AtomicU64,
 }
 
 impl BackendTally {
@@ -84,6 +85,16 @@ impl BackendTally {
         if let Some(counter) = self.codes.get(class).or(self.codes.last()) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A tunnel was closed because it outlived its session.
+    pub fn tunnel_closed(&self) {
+        self.tunnels_closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such tunnels so far.
+    pub fn tunnels_closed(&self) -> u64 {
+        self.tunnels_closed.load(Ordering::Relaxed)
     }
 
     /// Exchanges so far by class, in the order of [`CODE_CLASSES`].

@@ -14,6 +14,8 @@ use super::time::Time;
 pub struct Visit {
     /// The key of the id that reaches the backend; none where a dead one was taken out.
     key: Option<SessionKey>,
+    /// The key of the id that the answer set.
+    set: Option<SessionKey>,
     /// What the ledger knew of it when the visit was decided.
     session: Option<Found>,
     pin: PinClaim,
@@ -68,6 +70,7 @@ impl Visit {
         let key = facts.key.filter(|_| !forward.strip);
         let mut visit = Visit {
             key,
+            set: None,
             session: facts.session,
             pin: facts.pin,
             slot,
@@ -106,10 +109,18 @@ impl Visit {
         self.key.filter(|_| self.counted)
     }
 
+    /// The session of this exchange by what is known now: the one that its answer set, else the one that it came with.
+    pub fn session_key(&self) -> Option<SessionKey> {
+        self.set.or(self.key)
+    }
+
     /// Tells the ledger what the answer says.
     pub fn hear(&mut self, ledger: &Ledger, heard: Heard, now: Time) -> PinChange {
         match heard {
-            Heard::Set(key, scope) => self.hear_id(ledger, key, scope, now),
+            Heard::Set(key, scope) => {
+                self.set = Some(key);
+                self.hear_id(ledger, key, scope, now)
+            }
             Heard::Deleted(scope) => self.hear_deletion(ledger, scope, now),
             // Also a session that expired while this request waited: the backend honours it.
             Heard::Nothing => match self.key.filter(|_| !self.counted && !self.stands_in) {

@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use super::clock::Clock;
+use super::open_tunnels::OpenTunnels;
+use super::webhook::ReportTally;
 use crate::model::admission::Intent;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
@@ -37,6 +39,10 @@ pub struct Control {
     clock: Clock,
     inner: Mutex<Inner>,
     news: broadcast::Sender<Event>,
+    /// WebSockets, for drains that close those that outlive their session.
+    pub tunnels: OpenTunnels,
+    /// Reports of verdicts, by what became of them.
+    pub reports: ReportTally,
 }
 
 #[derive(Default)]
@@ -78,7 +84,14 @@ impl Control {
     /// An empty snapshot.
     pub fn new(clock: Clock) -> Control {
         let (news, _) = broadcast::channel(256);
-        Control { view: ArcSwap::from_pointee(View::default()), clock, inner: Mutex::default(), news }
+        Control {
+            view: ArcSwap::from_pointee(View::default()),
+            clock,
+            inner: Mutex::default(),
+            news,
+            tunnels: OpenTunnels::default(),
+            reports: ReportTally::default(),
+        }
     }
 
     /// The snapshot of this moment.
@@ -301,6 +314,9 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+        }
+        for (backend, count) in self.tunnels.close_outliving(&self.view(), now) {
+            self.note(Owner::Controller, &backend, format!("tunnels closed whose session is over: {count}"));
         }
         let mut inner = self.lock();
         self.work_off_evictions(&mut inner);

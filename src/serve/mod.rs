@@ -6,11 +6,14 @@ pub mod clock;
 pub mod control;
 mod date;
 pub mod exchange;
+pub mod open_tunnels;
 pub mod operator;
+mod outbound;
 mod present;
 pub mod probe;
 pub mod secrets;
 mod server;
 pub mod transport;
+pub mod webhook;
 
 pub use server::{Server, StartError};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::model::pin::{Keyring, KeyringFault, MIN_SECRET_BYTES};
 use crate::model::session_key::KeyedHash;
-use crate::model::settings::AppSpec;
+use crate::model::settings::{AppSpec, DrainSettings};
 
 /// Why keys cannot be had; names the file.
 #[derive(Debug, thiserror::Error)]
@@ -64,16 +64,37 @@ pub fn of_app(directory: &Path, spec: &AppSpec) -> Result<(Arc<Keyring>, Arc<Key
         secrets.push((key.id.clone(), trimmed(secret)));
     }
     if secrets.is_empty() {
-        secrets.push(("auto".to_owned(), read_or_make(&keys.join(format!("{}.pin", spec.name)))?));
+        secrets.push(("auto".to_owned(), read_or_make(&keys.join(format!("{}.pin", spec.name)), <[u8]>::to_vec)?));
     }
     let keyring = Keyring::new(secrets.iter().map(|(id, secret)| (id.as_str(), secret.as_slice())));
     let keyring = keyring.map_err(|source| SecretError::Keyring { app: spec.name.clone(), source })?;
-    let hash = read_or_make(&keys.join(format!("{}.hash", spec.name)))?;
+    let hash = read_or_make(&keys.join(format!("{}.hash", spec.name)), <[u8]>::to_vec)?;
     let mut secret = [0; 16];
     for (place, byte) in secret.iter_mut().zip(&hash) {
         *place = *byte;
     }
     Ok((Arc::new(keyring), Arc::new(KeyedHash::new(secret))))
+}
+
+/// The key that signs an app's reports, if it reports: the text of its file, which receivers are given too. One that is made here
+/// is hexadecimal, so that it can be pasted.
+///
+/// # Errors
+/// [`SecretError`] when it cannot be read, made or used.
+pub fn of_webhook(directory: &Path, app: &str, settings: &DrainSettings) -> Result<Option<Vec<u8>>, SecretError> {
+    if settings.webhook.is_none() {
+        return Ok(None);
+    }
+    let key = match &settings.webhook_key_file {
+        Some(file) => fs::read(file).map_err(|source| SecretError::File { path: PathBuf::from(file), source })?,
+        None => {
+            let keys = directory.join("keys");
+            make_directory(&keys)?;
+            let hexadecimal = |random: &[u8]| random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
+            read_or_make(&keys.join(format!("{app}.webhook")), hexadecimal)?
+        }
+    };
+    Ok(Some(trimmed(key)))
 }
 
 /// Key files are often written by `openssl rand -hex 32 > file`: the line's end is no part of the key.
@@ -84,7 +105,8 @@ fn trimmed(mut secret: Vec<u8>) -> Vec<u8> {
     secret
 }
 
-fn read_or_make(path: &Path) -> Result<Vec<u8>, SecretError> {
+/// `write` turns random bytes into what the file holds.
+fn read_or_make(path: &Path, write: impl Fn(&[u8]) -> Vec<u8>) -> Result<Vec<u8>, SecretError> {
     let fault = |source| SecretError::File { path: path.to_owned(), source };
     match fs::read(path) {
         Ok(secret) if secret.len() >= MIN_SECRET_BYTES => return Ok(secret),
@@ -98,6 +120,7 @@ fn read_or_make(path: &Path) -> Result<Vec<u8>, SecretError> {
     }
     let mut secret = vec![0; MIN_SECRET_BYTES];
     getrandom::fill(&mut secret).map_err(|e| fault(io::Error::other(e)))?;
+    let secret = write(&secret);
     // A name of its own, never one that a crash may have left linked to another key.
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
@@ -128,14 +151,34 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tidegate-secrets-{}", std::process::id()));
         make_directory(&directory).expect("a temporary directory can be made");
         let path = directory.join("shop.pin");
-        let first = read_or_make(&path).expect("a key can be made");
-        assert_eq!(read_or_make(&path).expect("a key can be read"), first);
+        let first = read_or_make(&path, <[u8]>::to_vec).expect("a key can be made");
+        assert_eq!(read_or_make(&path, <[u8]>::to_vec).expect("a key can be read"), first);
         assert_eq!(fs::metadata(&path).expect("it exists").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&directory).expect("it exists").permissions().mode() & 0o777, 0o700);
         fs::write(&path, b"short").expect("it can be written");
-        let error = read_or_make(&path).expect_err("a damaged key is refused").to_string();
+        let error = read_or_make(&path, <[u8]>::to_vec).expect_err("a damaged key is refused").to_string();
         assert!(error.contains("5 bytes of at least 32"), "{error}");
         assert_eq!(fs::read(&path).expect("it is still there"), b"short", "never overwritten");
+        fs::remove_dir_all(&directory).expect("it can be removed");
+    }
+
+    #[test]
+    fn a_key_for_reports_is_made_only_where_reports_are_sent_and_can_be_pasted() {
+        let directory = std::env::temp_dir().join(format!("tidegate-webhook-keys-{}", std::process::id()));
+        let of = |settings: &DrainSettings| of_webhook(&directory, "shop", settings).expect("a temporary directory can be used");
+        assert_eq!(of(&DrainSettings::default()), None);
+        assert!(!directory.exists());
+        let address = crate::model::settings::Address { host: "ci.example.com".to_owned(), port: 443 };
+        let url = "https://ci.example.com/".to_owned();
+        let webhook = crate::model::settings::WebhookUrl { url, tls: true, address, target: "/".to_owned() };
+        let settings = DrainSettings { webhook: Some(webhook), ..DrainSettings::default() };
+        let key = of(&settings).expect("a key");
+        assert!(key.len() == 64 && key.iter().all(u8::is_ascii_hexdigit), "{key:?}");
+        assert_eq!(of(&settings), Some(key), "made once");
+        let own = directory.join("own.key");
+        fs::write(&own, "0123456789abcdef0123456789abcdef\n").expect("it can be written");
+        let settings = DrainSettings { webhook_key_file: own.to_str().map(str::to_owned), ..settings };
+        assert_eq!(of(&settings).as_deref(), Some(b"0123456789abcdef0123456789abcdef".as_slice()));
         fs::remove_dir_all(&directory).expect("it can be removed");
     }
 

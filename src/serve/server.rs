@@ -24,6 +24,7 @@ use super::operator::{Operator, OperatorError};
 use super::probe::Prober;
 use super::secrets::{self, SecretError};
 use super::transport::{self, BoundListener, ListenError, ListenerSpec, Stop, StopTimes, Stopped, TlsSpec, TransportOptions};
+use super::webhook;
 use crate::config::Config;
 use crate::model::change::{Change, NewApp};
 use crate::model::event::Owner;
@@ -120,6 +121,7 @@ impl Server {
         opened.map_err(StartError::Runtime)?;
         // Not on a worker: a turn that ends ten thousand sessions must not hold up the users of that worker.
         operator.spawn(turns(Arc::clone(&control)));
+        operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone()));
         ready.store(true, Ordering::Release);
         let grace_period = config.server.grace_period;
         Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, grace_period, workers })
@@ -190,6 +192,8 @@ fn bind(config: &Config) -> Result<Vec<BoundListener>, ListenError> {
 fn load_apps(config: &Config) -> Result<Vec<NewApp>, SecretError> {
     let load = |spec: &crate::model::settings::AppSpec| {
         let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
+        // Made now, so that whoever is to check signatures finds it, and a file that cannot be read stops the start.
+        secrets::of_webhook(&config.state.directory, &spec.name, &spec.settings.drain)?;
         Ok(NewApp { spec: spec.clone(), keyring, hash })
     };
     config.apps.iter().map(load).collect()

@@ -9,7 +9,9 @@
 
 mod apache;
 mod client;
+mod closing_tunnels;
 mod cookies;
+mod count_probe;
 mod deploy_tomcat;
 mod drain_tomcat;
 mod exchange;
@@ -27,6 +29,7 @@ mod origin;
 mod path_mapping;
 mod process;
 mod replay;
+mod rolling_restart;
 mod scenarios;
 mod shop;
 mod speaker;
@@ -35,4 +38,5 @@ mod tidegate;
 mod tls;
 mod tomcat;
 mod tunnels;
+mod webhook;
 mod websocket;

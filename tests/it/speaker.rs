@@ -42,6 +42,11 @@ impl Speaker {
         Speaker { port, ended, acceptor: Some(acceptor) }
     }
 
+    /// On loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// As a backend line of the configuration.
     pub fn line(&self, name: &str) -> String {
         format!("{name}: \"127.0.0.1:{}\"", self.port)

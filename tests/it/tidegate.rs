@@ -250,6 +250,12 @@ impl Tidegate {
         value.unwrap_or_else(|| panic!("no {field} of {backend} in {status}")).to_owned()
     }
 
+    /// What a backend itself says of its sessions; `None` while that is unknown.
+    #[track_caller]
+    pub fn counted(&self, app: &str, release: &str, backend: &str) -> Option<u64> {
+        self.status(app)["releases"][release]["backends"][backend]["counted"].as_u64()
+    }
+
     /// Waits for a release's state.
     #[track_caller]
     pub fn wait_for_state(&self, app: &str, release: &str, state: &str) {

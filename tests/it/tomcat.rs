@@ -13,7 +13,9 @@ use crate::process::{Process, Scratch, free_port, require_file, wait_for_some};
 
 const HOME: &str = "/usr/share/tomcat10";
 const MANAGER: &str = "/usr/share/tomcat10-admin/manager";
-/// The manager's user and password, `test:test`.
+/// The manager's user and password.
+pub const MANAGER_USER: &str = "test:test";
+/// The same as a header.
 const CREDENTIALS: &str = "Basic dGVzdDp0ZXN0";
 /// A cold Java on a busy machine with two cores.
 const START: Duration = Duration::from_secs(90);

@@ -53,6 +53,7 @@ fn backend(backend: &Backend) -> api::BackendStatus {
         incarnation: backend.live.incarnation(),
         in_flight: u64::from(gate.in_flight),
         sessions: sessions(&backend.live.counts),
+        counted: backend.live.count_reading().map(|reading| reading.sessions),
     }
 }
 
@@ -71,7 +72,7 @@ fn sum(all: impl Iterator<Item = api::Sessions>) -> api::Sessions {
 }
 
 /// A drain as it stands.
-pub(super) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
+pub(crate) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
     let mut progress = drain.progress(view, now);
     let drained = drain.state == DrainState::Drained;
     if drained {

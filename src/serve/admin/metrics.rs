@@ -12,6 +12,7 @@ use prometheus::{Encoder, TextEncoder};
 use super::document::progress_ratio;
 use crate::model::admission::{Admission, Health, Intent, ReleaseState};
 use crate::model::backend::Backend;
+use crate::model::count::CountFault;
 use crate::model::drain::{Drain, DrainState};
 use crate::model::ledger::{EndReason, LossCause};
 use crate::model::reason::{PinResult, Reason};
@@ -20,6 +21,7 @@ use crate::model::tally::{CODE_CLASSES, DURATION_BUCKETS_US};
 use crate::model::time::Time;
 use crate::model::view::{App, Release, View};
 use crate::serve::control::Control;
+use crate::serve::webhook::ReportResult;
 
 /// How a metric moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +137,36 @@ pub const METRICS: &[Described] = &[
             out.put(&[&app.name], app.ledger.capacity() as f64);
         }
     }),
+    metric(
+        "tidegate_count_probe_drift",
+        Kind::Gauge,
+        BACKEND,
+        "What the backend itself counts (session.count_probe), minus live and unconfirmed sessions; missing while it cannot be read.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                if let Some(reading) = backend.live.count_reading() {
+                    out.put(&names, reading.sessions as f64 - backend.sessions() as f64);
+                }
+            }
+        },
+    ),
+    metric(
+        "tidegate_count_probe_failures_total",
+        Kind::Counter,
+        &["app", "release", "backend", "cause"],
+        "Questions of session.count_probe that brought no number, by cause.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                for fault in CountFault::ALL {
+                    // None for those that are never asked.
+                    let count = backend.live.count_faults.so_far(fault);
+                    if count > 0 {
+                        out.put_with(&names, fault.as_str(), count);
+                    }
+                }
+            }
+        },
+    ),
     metric("tidegate_release_state", Kind::Gauge, &["app", "release", "state"], "1 for the state that the release is in.", |s, out| {
         for (app, release) in s.releases() {
             for state in ReleaseState::ALL {
@@ -175,6 +207,15 @@ pub const METRICS: &[Described] = &[
     metric("tidegate_backend_in_flight", Kind::Gauge, BACKEND, "Exchanges under way.", |s, out| {
         out.each(s, |b| u64::from(b.live.gate.in_flight()));
     }),
+    metric(
+        "tidegate_tunnels_closed_total",
+        Kind::Counter,
+        BACKEND,
+        "WebSockets closed because they outlived their session (drain.tunnels).",
+        |s, out| {
+            out.each(s, |b| b.live.tally.tunnels_closed());
+        },
+    ),
     metric("tidegate_backend_queue_length", Kind::Gauge, BACKEND, "Exchanges that wait because the backend is full.", |s, out| {
         out.each(s, |b| u64::from(b.live.queued()));
     }),
@@ -230,6 +271,17 @@ pub const METRICS: &[Described] = &[
             out.put(&[state.as_str()], count as f64);
         }
     }),
+    metric(
+        "tidegate_webhook_deliveries_total",
+        Kind::Counter,
+        &["result"],
+        "Attempts to report a verdict (drain.webhook): delivered, failed (tried again), given up, or dropped since too many wait.",
+        |s, out| {
+            for (result, count) in s.reports {
+                out.put(&[result.as_str()], count as f64);
+            }
+        },
+    ),
     metric(
         "tidegate_requests_total",
         Kind::Counter,
@@ -328,6 +380,7 @@ struct Scrape {
     /// The latest of each target; cancelled and superseded ones are over in every respect.
     drains: Vec<Drain>,
     finished: [(DrainState, u64); 3],
+    reports: [(ReportResult, u64); ReportResult::ALL.len()],
 }
 
 impl Scrape {
@@ -341,7 +394,7 @@ impl Scrape {
             seen.insert(d.target.clone()) && shown
         });
         drains.reverse();
-        Scrape { view, now: control.now(), drains, finished: control.finished() }
+        Scrape { view, now: control.now(), drains, finished: control.finished(), reports: control.reports.so_far() }
     }
 
     fn releases(&self) -> impl Iterator<Item = (&App, &Release)> {

@@ -42,6 +42,7 @@ use crate::serve::control::Control;
 
 pub use crate::serve::date::rfc3339;
 pub use access::{Access, Token};
+pub(crate) use document::drain as drain_document;
 pub use listen::AdminListener;
 
 /// Largest body of an order: a staged release with a thousand backends fits.

@@ -12,7 +12,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::*;
 use crate::config::AdminAddress;
 use crate::model::admission::Health;
+use crate::model::backend::CountReading;
 use crate::model::change::{Change, NewApp};
+use crate::model::count::CountFault;
 use crate::model::event::Owner;
 use crate::model::pin::Keyring;
 use crate::model::session_key::KeyedHash;
@@ -447,6 +449,10 @@ async fn a_unix_socket_is_for_its_owner_and_takes_the_place_of_a_dead_one() {
 #[tokio::test]
 async fn the_exposition_names_every_metric_that_has_a_sample() {
     let port = port("127.0.0.1:9180").await;
+    let view = port.control.view();
+    let a1 = view.apps[0].backend(0).unwrap();
+    a1.live.count_read(Some(CountReading { sessions: 3, at: port.control.now() }));
+    a1.live.count_faults.met(CountFault::Status);
     let answer = port.ask("GET", "/metrics", None).await;
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"));
     for metric in metrics::METRICS {
@@ -457,5 +463,8 @@ async fn the_exposition_names_every_metric_that_has_a_sample() {
         "{}",
         answer.body
     );
+    let of_a1 = "app=\"shop\",release=\"v41\",backend=\"a1\"";
+    assert!(answer.body.contains(&format!("tidegate_count_probe_drift{{{of_a1}}} 3\n")), "{}", answer.body);
+    assert!(answer.body.contains(&format!("tidegate_count_probe_failures_total{{{of_a1},cause=\"status\"}} 1\n")), "{}", answer.body);
     assert!(answer.body.contains("tidegate_release_state{app=\"shop\",release=\"v42\",state=\"draining\"} 1"));
 }

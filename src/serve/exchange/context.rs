@@ -22,6 +22,7 @@ use crate::model::time::Time;
 use crate::model::view::{App, Release};
 use crate::model::visit::{PinChange, Visit};
 use crate::serve::clock::Clock;
+use crate::serve::open_tunnels::TunnelEntry;
 use crate::serve::transport::Tunnel;
 
 /// Backends that one exchange tries to reach before it gives up; each is a connect that failed.
@@ -56,6 +57,8 @@ pub struct Exchange {
     pub(super) mapped: Option<Box<[u8]>>,
     pub(super) max_body: Option<u64>,
     pub(super) tunnel: Option<Tunnel>,
+    /// Among the open tunnels, once the backend has agreed.
+    pub(super) tunnel_entry: Option<TunnelEntry>,
     /// What entering made of the client's pin.
     pub(super) pin_change: PinChange,
     /// The line that sets or deletes the client's pin with this answer.
@@ -191,6 +194,7 @@ impl Exchange {
             mapped: None,
             max_body: None,
             tunnel: None,
+            tunnel_entry: None,
             pin_change: PinChange::AsDue,
             pin_line: None,
             pause: false,

@@ -9,6 +9,7 @@
 //! | `patience` | waiting for a backend without losing sight of the client |
 //! | `request_head` | what the backend sees |
 //! | `replay` | an answer that is discarded, and the second try |
+//! | `tunnel` | a WebSocket joins the open tunnels |
 //! | `session_news` | what an answer says of its session |
 //! | `response_head` | what the client sees |
 //! | `answer` | our own answers |
@@ -25,6 +26,7 @@ mod replay;
 mod request_head;
 mod response_head;
 mod session_news;
+mod tunnel;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -194,6 +196,7 @@ impl ProxyHttp for Gateway {
             // A tunnel is quiet for as long as its users are; the read timeout of a request would cut it.
             let timeout = exchange.app.as_ref().map(|app| app.settings.timeouts.tunnel);
             session.as_downstream_mut().set_read_timeout(timeout);
+            self.tunnel_opened(exchange);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! | `prober` | who is watched: follows the snapshot |
 //! | `watch` | one backend under watch: when to probe it, what becomes of it |
 //! | `check` | one probe, as Pingora's `HealthCheck` |
+//! | `count` | asks a backend for its number of sessions |
 //! | `cookies` | what a probe was given and sends back |
 //! | `resolver` | from a host name to an address |
 //!
@@ -12,6 +13,7 @@
 
 mod check;
 mod cookies;
+mod count;
 mod prober;
 mod resolver;
 #[cfg(test)]
@@ -19,5 +21,5 @@ mod stub;
 mod watch;
 
 pub use crate::model::health::ConnectFailure;
-pub use check::{BackendProbe, Connectors, answer_of, describe};
+pub use check::{BackendProbe, answer_of, describe};
 pub use prober::Prober;

@@ -11,13 +11,14 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 
-use super::check::Connectors;
+use super::count;
 use super::watch::{Subject, Watch};
 use crate::model::backend::{Backend, Live};
 use crate::model::balance::mix;
 use crate::model::health::ConnectFailure;
 use crate::model::view::View;
 use crate::serve::control::Control;
+use crate::serve::outbound::Connectors;
 
 /// A snapshot that changed without an event is noticed after this time: soon enough for a person who staged a release.
 const LOOK: Duration = Duration::from_millis(200);
@@ -77,15 +78,29 @@ struct Roster {
     seed: u64,
 }
 
-/// A watch and its task, which ends with it.
+/// A watch and its tasks, which end with it.
 struct Watched {
     watch: Arc<Watch>,
     task: AbortHandle,
+    /// Asks for the number of sessions, where that is configured.
+    count: Option<AbortHandle>,
+}
+
+impl Watched {
+    fn begin_count(&mut self, connectors: &Arc<Connectors>) {
+        // It ends by itself when the settings have no count probe any more.
+        if self.watch.subject().count_probe.is_some() && self.count.as_ref().is_none_or(AbortHandle::is_finished) {
+            self.count = Some(tokio::spawn(count::run(Arc::clone(&self.watch), Arc::clone(connectors))).abort_handle());
+        }
+    }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(count) = &self.count {
+            count.abort();
+        }
     }
 }
 
@@ -113,7 +128,7 @@ impl Roster {
             for backend in app.backends.iter().flatten() {
                 let key = identity(&backend.live);
                 let subject = Subject::new(app, backend);
-                let kept = match watched.entry(key) {
+                let mut kept = match watched.entry(key) {
                     Entry::Occupied(known) => {
                         let known = known.remove();
                         known.watch.update(subject);
@@ -121,6 +136,7 @@ impl Roster {
                     }
                     Entry::Vacant(_) => self.begin(&backend.live, subject, key),
                 };
+                kept.begin_count(&self.connectors);
                 present.insert(key, kept);
             }
         }
@@ -131,7 +147,7 @@ impl Roster {
     fn begin(&self, live: &Arc<Live>, subject: Subject, key: usize) -> Watched {
         let watch = Arc::new(Watch::new(Arc::clone(&self.control), Arc::clone(live), subject));
         let run = Arc::clone(&watch).run(Arc::clone(&self.connectors), mix(self.seed ^ key as u64));
-        Watched { watch, task: tokio::spawn(run).abort_handle() }
+        Watched { watch, task: tokio::spawn(run).abort_handle(), count: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<usize, Watched>> {

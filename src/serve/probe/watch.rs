@@ -12,7 +12,7 @@ use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::check::{BackendProbe, Connectors, answer_of, describe};
+use super::check::{BackendProbe, answer_of, describe};
 use super::resolver::Resolver;
 use crate::model::admission::Health;
 use crate::model::backend::{Backend, Live};
@@ -22,9 +22,10 @@ use crate::model::health::{ConnectFailure, HealthTrack, ProbeAnswer};
 use crate::model::ledger::{Ledger, LossCause};
 use crate::model::path_map::PathMap;
 use crate::model::routes::under;
-use crate::model::settings::{BackendSpec, HealthSettings};
+use crate::model::settings::{BackendSpec, CountProbe, HealthSettings};
 use crate::model::view::App;
 use crate::serve::control::Control;
+use crate::serve::outbound::Connectors;
 
 /// Between the starts of two probes that failed connects asked for: a storm of errors costs four probes a second.
 const EAGER: Duration = Duration::from_millis(250);
@@ -36,8 +37,9 @@ pub struct Subject {
     release: Arc<str>,
     slot: u32,
     ledger: Arc<Ledger>,
-    spec: Arc<BackendSpec>,
-    health: HealthSettings,
+    pub(super) spec: Arc<BackendSpec>,
+    pub(super) health: HealthSettings,
+    pub(super) count_probe: Option<CountProbe>,
 }
 
 impl Subject {
@@ -49,11 +51,12 @@ impl Subject {
             ledger: Arc::clone(&app.ledger),
             spec: Arc::clone(&backend.spec),
             health: health_of(app, &backend.release),
+            count_probe: app.settings.session.count_probe.clone(),
         }
     }
 
     /// As in a TARGET.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{}/{}/{}", self.app, self.release, self.spec.name)
     }
 
@@ -79,8 +82,8 @@ fn health_of(app: &App, release: &str) -> HealthSettings {
 
 /// A backend under watch.
 pub struct Watch {
-    control: Arc<Control>,
-    live: Arc<Live>,
+    pub(super) control: Arc<Control>,
+    pub(super) live: Arc<Live>,
     subject: Mutex<Subject>,
     track: Mutex<HealthTrack>,
     wake: Notify,
@@ -105,6 +108,11 @@ impl Watch {
         if !alike {
             self.wake.notify_one();
         }
+    }
+
+    /// What is probed, and how, by now.
+    pub(super) fn subject(&self) -> Subject {
+        lock(&self.subject).clone()
     }
 
     /// A connect of real traffic failed: refused and unreachable decide at once, anything else asks for a probe.

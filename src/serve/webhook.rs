@@ -1,0 +1,153 @@
+//! `drain.webhook`: tells another system how a drain ended, or that its deadline passed with sessions left.
+//!
+//! The drains are looked at from outside, so nothing that decides about them waits for a report. Each report is a task of its own:
+//! a receiver that hangs holds up no other. A report may arrive twice (the receiver's answer can get lost), and those under way when
+//! the process ends are not sent.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `news` | which drains have something to tell |
+//! | `post` | one report on its way |
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
+
+mod news;
+mod post;
+
+use news::{Told, Word};
+use post::{Report, Times};
+
+use crate::model::drain::Drain;
+use crate::model::view::View;
+use crate::serve::admin::drain_document;
+use crate::serve::control::Control;
+use crate::serve::outbound::Connectors;
+use crate::serve::secrets;
+
+/// Between two looks at the drains: nobody waits for a report with a stopwatch.
+const LOOK: Duration = Duration::from_millis(250);
+/// Reports on their way at a time. A receiver that is away for an hour of many drains loses the latest, which is logged.
+const UNDER_WAY: usize = 100;
+
+/// What became of an attempt to report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportResult {
+    /// The receiver took it.
+    Delivered,
+    /// It is tried again.
+    Failed,
+    /// It was tried for long enough.
+    GivenUp,
+    /// Too many were under way, or it could not be signed.
+    Dropped,
+}
+
+impl ReportResult {
+    /// All, in the order of their counters.
+    pub const ALL: [ReportResult; 4] = [ReportResult::Delivered, ReportResult::Failed, ReportResult::GivenUp, ReportResult::Dropped];
+
+    /// As written in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ReportResult::Delivered => "delivered",
+            ReportResult::Failed => "failed",
+            ReportResult::GivenUp => "given_up",
+            ReportResult::Dropped => "dropped",
+        }
+    }
+}
+
+/// How often each result was met.
+#[derive(Debug, Default)]
+pub struct ReportTally([AtomicU64; ReportResult::ALL.len()]);
+
+impl ReportTally {
+    fn count(&self, result: ReportResult) {
+        if let Some(count) = self.0.get(result as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So far.
+    pub fn so_far(&self) -> [(ReportResult, u64); ReportResult::ALL.len()] {
+        ReportResult::ALL.map(|result| (result, self.0.get(result as usize).map_or(0, |count| count.load(Ordering::Relaxed))))
+    }
+}
+
+/// Looks at the drains and sends reports for as long as the process runs. Verdicts from before its start are not told again.
+pub async fn run(control: Arc<Control>, directory: PathBuf) {
+    let mut told = Told::from_now_on(&control.drains());
+    let mut sender: Option<Sender> = None;
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        let (drains, view, now) = (control.drains(), control.view(), control.now());
+        for (drain, word) in told.news(&drains, &view, now) {
+            // Reading the system's certificates takes a while; whoever has no webhook never pays for it.
+            let sender = sender.get_or_insert_with(|| Sender::new(Arc::clone(&control), directory.clone()));
+            sender.report(drain, word, &view);
+        }
+    }
+}
+
+/// Sends reports.
+struct Sender {
+    control: Arc<Control>,
+    directory: PathBuf,
+    connectors: Arc<Connectors>,
+    room: Arc<Semaphore>,
+}
+
+impl Sender {
+    fn new(control: Arc<Control>, directory: PathBuf) -> Sender {
+        Sender { control, directory, connectors: Arc::default(), room: Arc::new(Semaphore::new(UNDER_WAY)) }
+    }
+
+    /// To the webhook of each app that the drain covers, once where several have the same.
+    fn report(&self, drain: &Drain, word: Word, view: &View) {
+        let mut document = drain_document(drain, view, self.control.now());
+        document.verdict = Some(word.as_str().to_owned());
+        let body = match serde_json::to_vec(&document) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => return log::error!("drain {}: its report cannot be written: {error}", document.id),
+        };
+        let mut urls = Vec::new();
+        for app in view.apps.iter().filter(|app| news::covers(drain, app, view)) {
+            let Some(url) = &app.settings.drain.webhook else { continue };
+            if urls.contains(&url) {
+                continue;
+            }
+            urls.push(url);
+            let about = format!("drain {}: {}", document.id, word.as_str());
+            // Read for each report: a key that was changed needs no restart.
+            let key = match secrets::of_webhook(&self.directory, &app.name, &app.settings.drain) {
+                Ok(Some(key)) => key,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.control.reports.count(ReportResult::Dropped);
+                    log::error!("{about}: not reported: {error}");
+                    continue;
+                }
+            };
+            let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+                self.control.reports.count(ReportResult::Dropped);
+                log::error!("{about}: not reported: {UNDER_WAY} reports wait for their receivers already");
+                continue;
+            };
+            let report = Report { url: url.clone(), key, body: body.clone(), about };
+            let (control, connectors) = (Arc::clone(&self.control), Arc::clone(&self.connectors));
+            tokio::spawn(async move {
+                report.deliver(&connectors, &control, Times::default()).await;
+                drop(room);
+            });
+        }
+    }
+}
