@@ -8,6 +8,7 @@ pub mod decide;
 pub mod drain;
 pub mod event;
 pub mod facts;
+pub mod forecast;
 pub mod gate;
 pub mod health;
 pub mod identity;

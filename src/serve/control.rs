@@ -11,9 +11,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use super::clock::Clock;
+use super::forecasts::Forecasts;
 use crate::model::admission::Intent;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
-use crate::model::drain::{Drain, DrainState, Step};
+use crate::model::drain::{Drain, DrainState, Outlook, Step};
 use crate::model::event::{Event, Owner};
 use crate::model::settings::DrainThen;
 use crate::model::target::Target;
@@ -35,6 +36,7 @@ pub struct Control {
     view: ArcSwap<View>,
     clock: Clock,
     inner: Mutex<Inner>,
+    forecasts: Forecasts,
     news: broadcast::Sender<Event>,
 }
 
@@ -77,7 +79,7 @@ impl Control {
     /// An empty snapshot.
     pub fn new(clock: Clock) -> Control {
         let (news, _) = broadcast::channel(256);
-        Control { view: ArcSwap::from_pointee(View::default()), clock, inner: Mutex::default(), news }
+        Control { view: ArcSwap::from_pointee(View::default()), clock, inner: Mutex::default(), forecasts: Forecasts::default(), news }
     }
 
     /// The snapshot of this moment.
@@ -139,7 +141,13 @@ impl Control {
         }
         let view = self.view();
         let mut ids = Vec::new();
-        for target in &applied.drains {
+        // A promotion that has happened already, given again by a script that is run again: what it set going is attached to, or
+        // begun anew where the former drain was cancelled.
+        let again = match change {
+            Change::Promote { app, .. } | Change::Rollback { app, .. } if applied.drains.is_empty() => emptying(&view, app),
+            _ => None,
+        };
+        for target in applied.drains.iter().chain(&again) {
             if let Some(running) = inner.drains.iter_mut().find(|d| d.state.runs() && d.target == *target) {
                 // The same order again may bring another deadline; what it does not say stays.
                 running.deadline = order.deadline.map(|after| now + after).or(running.deadline);
@@ -157,15 +165,6 @@ impl Control {
             let what = format!("drain d{} begins with {} live sessions", drain.id, drain.initial);
             self.record(inner, Event { at: now, owner, target: target.to_string().into(), what });
             inner.drains.push_back(drain);
-        }
-        // The same command again finds its drain.
-        if ids.is_empty() {
-            let again = |d: &&Drain| match (change, &d.target) {
-                (Change::Promote { app, .. }, Target::Release(a, _)) => a == app && d.state.runs(),
-                (Change::Intent { target, intent: Intent::Drain, .. }, t) => t == target && d.state.runs(),
-                _ => false,
-            };
-            ids.extend(inner.drains.iter().filter(again).map(|d| d.id));
         }
         let finished = inner.drains.iter().filter(|d| !d.state.runs()).count();
         if finished > DRAINS_KEPT
@@ -202,6 +201,11 @@ impl Control {
         self.lock().drains.iter().find(|d| d.id == id).cloned()
     }
 
+    /// What a drain that runs may expect, at most a second old.
+    pub fn outlook(&self, drain: &Drain) -> Outlook {
+        self.forecasts.of(drain, &self.view(), self.now())
+    }
+
     /// Drains that are over so far, by verdict.
     pub fn finished(&self) -> [(DrainState, u64); VERDICTS.len()] {
         let mut finished = VERDICTS.map(|verdict| (verdict, 0));
@@ -234,8 +238,17 @@ impl Control {
             let serve = Change::Intent { target: drain.target.clone(), intent: Intent::Serve, force: true };
             self.apply_locked(&mut inner, &serve, Owner::Operator, DrainOrder::default())?;
         }
-        let event =
-            Event { at: now, owner: Owner::Operator, target: drain.target.to_string().into(), what: format!("drain d{id} cancelled") };
+        let target = drain.target.to_string();
+        let what = match drain.target {
+            // A release returns to service by promotion only: it goes on losing its sessions, but nobody waits for the last one.
+            Target::Release(..) => {
+                format!(
+                    "drain d{id} cancelled; it still takes no new sessions: promote it to serve again, or begin anew: tidegate drain {target}"
+                )
+            }
+            _ => format!("drain d{id} cancelled"),
+        };
+        let event = Event { at: now, owner: Owner::Operator, target: target.into(), what };
         self.record(&mut inner, event);
         Ok(drain)
     }
@@ -274,8 +287,8 @@ impl Control {
             let rate = backends.first().map_or(1.0, |(app, _)| f64::from(app.settings.drain.evict_per_second.max(1)));
             eviction.credit = (eviction.credit + rate * EVICTION_TURN.as_secs_f64()).min(rate);
             let mut room = eviction.credit as usize;
-            for (app, backend) in &backends {
-                let evicted = app.ledger.evict(&[backend.slot], eviction.idle, room, now);
+            for (app, slots) in eviction.target.slots(&view) {
+                let evicted = app.ledger.evict(&slots, eviction.idle, room, now);
                 room -= evicted;
                 eviction.credit -= evicted as f64;
             }
@@ -299,6 +312,10 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+            // Only against a backend's own count is it asked who left the count of late.
+            for backend in app.backends.iter().flatten().filter(|_| app.settings.session.count_probe.is_some()) {
+                backend.live.counts.sample(app.settings.session.idle_timeout, now);
+            }
         }
         let mut inner = self.lock();
         self.work_off_evictions(&mut inner);
@@ -334,4 +351,12 @@ impl Control {
         };
         self.record(inner, Event { at: now, owner: Owner::Controller, target: drain.target.to_string().into(), what });
     }
+}
+
+/// The release that was current before the present one, while it still loses its sessions.
+fn emptying(view: &View, app: &str) -> Option<Target> {
+    let app = view.app(app)?;
+    let former = app.releases.iter().filter(|release| app.current.as_ref() != Some(&release.name));
+    let latest = former.max_by_key(|release| (release.promoted, release.since))?;
+    latest.state.emptying().then(|| Target::Release(app.name.to_string(), latest.name.to_string()))
 }

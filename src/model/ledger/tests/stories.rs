@@ -382,9 +382,9 @@ fn surveys_show_what_lives() {
     assert_eq!(facts, [(0, 20, 20, false, 0), (0, 1010, 1010, true, 0), (1, 20, 0, true, 1)]);
     assert!(list.iter().all(|listed| listed.handle.len() == 10));
     assert_eq!(ledger.list(&[0, 1], 2, at(1020)).len(), 2);
-    assert_eq!(ledger.last_end(&[0], at(1020)), Some(at(2800)));
-    assert_eq!(ledger.last_end(&[1], at(1020)), Some(at(2820)), "an open exchange may end now at the earliest");
-    assert_eq!(ledger.last_end(&[7], at(1020)), None);
+    assert_eq!(ledger.future(&[0], at(1020)).last_end, Some(at(2800)));
+    assert_eq!(ledger.future(&[1], at(1020)).last_end, Some(at(2820)), "an open exchange may end now at the earliest");
+    assert_eq!(ledger.future(&[7], at(1020)).last_end, None);
     let mut keys = Vec::new();
     ledger.for_each(|record| keys.push(record.key));
     assert_eq!(keys.len(), 3);
