@@ -7,6 +7,8 @@ mod confidence;
 mod deadline;
 mod outlook;
 #[cfg(test)]
+mod race;
+#[cfg(test)]
 mod tables;
 
 use std::sync::Arc;
