@@ -169,9 +169,11 @@ impl Shown {
         for w in watched {
             let Some(last) = &w.last else { continue };
             let away = if w.away_since.is_some() { "(no contact, trying again) " } else { "" };
-            text.extend(format!("{away}{}", screen::drain_line(last)).chars().take(width.max(2) - 1));
-            text.push('\n');
-            self.lines += 1;
+            for line in screen::folded(&format!("{away}{}", screen::drain_line(last)), width.max(2) - 1) {
+                text.push_str(&line);
+                text.push('\n');
+                self.lines += 1;
+            }
         }
         // A screen that is gone must not end the waiting.
         if let Err(error) = out.write_all(text.as_bytes()) {

@@ -360,3 +360,6 @@ fn emptying(view: &View, app: &str) -> Option<Target> {
     let latest = former.max_by_key(|release| (release.promoted, release.since))?;
     latest.state.emptying().then(|| Target::Release(app.name.to_string(), latest.name.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Draft, Refused, RefusedKind};
 use crate::model::admission::{Admission, Intent, ReleaseState};
 use crate::model::backend::Backend;
+use crate::model::settings::WhenAllDraining;
 use crate::model::target::Target;
 use crate::model::view::App;
 
@@ -110,6 +111,19 @@ impl Draft {
     }
 }
 
+/// What would become of new users once these backends take none.
+fn new_users(app: &App, leaving: &HashSet<(&str, u32)>) -> String {
+    let spare = app.backups.backends().iter().filter(|b| b.admission() == Admission::Everyone);
+    let spare = spare.filter(|b| !leaving.contains(&(&*app.name, b.slot))).count();
+    match (app.settings.when_all_draining, spare) {
+        (WhenAllDraining::Serve, _) => {
+            "new users would be sent to draining backends, so that no drain ends (when_all_draining: serve)".to_owned()
+        }
+        (WhenAllDraining::Refuse, 0) => "every new user would get 503 (when_all_draining: refuse)".to_owned(),
+        (WhenAllDraining::Refuse, spare) => format!("{spare} backups would take the new users"),
+    }
+}
+
 /// Refuses when an app that has an open backend would have none left.
 fn last_one(backends: &[(Arc<App>, Arc<Backend>)]) -> Result<(), Refused> {
     let leaving: HashSet<(&str, u32)> = backends.iter().map(|(app, b)| (&*app.name, b.slot)).collect();
@@ -118,7 +132,14 @@ fn last_one(backends: &[(Arc<App>, Arc<Backend>)]) -> Result<(), Refused> {
         let all: Vec<_> = app.open.backends().iter().filter(open).collect();
         if !all.is_empty() && all.iter().all(|b| leaving.contains(&(&*app.name, b.slot))) {
             let names: Vec<&str> = all.iter().map(|b| b.spec.name.as_str()).collect();
-            let what = format!("app '{}': {} would be the last that takes new sessions", app.name, names.join(", "));
+            let sessions: u64 = all.iter().map(|b| b.live.counts.live()).sum();
+            let are = if names.len() == 1 { "is the last" } else { "are the last" };
+            let what = format!(
+                "app '{}': {} {are} that takes new sessions; its {sessions} live sessions would stay, and {}",
+                app.name,
+                names.join(", "),
+                new_users(app, &leaving)
+            );
             return Err(Refused::new(RefusedKind::Conflict, what, "bring another backend into service first, or --force"));
         }
     }

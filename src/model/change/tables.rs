@@ -194,12 +194,12 @@ fn a_refusal_names_the_object_and_the_remedy() {
         check(
             ">v1:a1",
             &[&command],
-            "Conflict: app 'shop': a1 would be the last that takes new sessions; bring another backend into service first, or --force",
+            "Conflict: app 'shop': a1 is the last that takes new sessions; its 0 live sessions would stay, and new users would be sent to draining backends, so that no drain ends (when_all_draining: serve); bring another backend into service first, or --force",
         );
         check(
             ">v1:a1,a2*0",
             &[&command],
-            "Conflict: app 'shop': a1 would be the last that takes new sessions; bring another backend into service first, or --force",
+            "Conflict: app 'shop': a1 is the last that takes new sessions; its 0 live sessions would stay, and new users would be sent to draining backends, so that no drain ends (when_all_draining: serve); bring another backend into service first, or --force",
         );
     }
     check(

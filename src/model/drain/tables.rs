@@ -268,3 +268,88 @@ fn a_deadline_moves_sessions_early_enough_and_no_faster_than_allowed() {
     check(DrainThen::Evict, 4, 0);
     check(DrainThen::MoveIdle, 4, 1);
 }
+
+#[test]
+fn a_deadline_leaves_nobody_behind_whom_it_may_move() {
+    // Who is left at the deadline, and one second after it, of: one silent, one with an exchange open, one clicking, one newborn.
+    let check = |then: DrainThen, expected: &[u8]| {
+        let mut world = deployed();
+        for id in 0..3 {
+            session(&world, id, "a1", true);
+        }
+        world.pass(Duration::from_secs(600));
+        let ledger = Arc::clone(&world.shop().ledger);
+        ledger.enter(key(1), Attention::Background, world.now);
+        let mut drain = begin(&world, "shop/v1");
+        drain.deadline = Some(world.now + Duration::from_secs(10));
+        drain.then = then;
+        session(&world, 3, "a1", false);
+        for _ in 0..100 {
+            ledger.enter(key(2), Attention::Foreground, world.now);
+            ledger.leave(key(2), world.now);
+            drain.meet_deadline(&world.view, world.now);
+            world.pass(Duration::from_millis(100));
+        }
+        let lives =
+            |id: &u8| ledger.find(key(*id), world.now).is_some_and(|f| matches!(f.standing, crate::model::ledger::Standing::Live { .. }));
+        assert_eq!((0..4).filter(lives).collect::<Vec<u8>>(), expected, "{then:?}");
+    };
+    check(DrainThen::Keep, &[0, 1, 2, 3]);
+    check(DrainThen::MoveIdle, &[1, 2, 3]);
+    check(DrainThen::Evict, &[]);
+}
+
+#[test]
+fn a_forecast_waits_for_confidence_and_keeps_within_an_evicting_deadline() {
+    let mut world = deployed();
+    for id in 0..30 {
+        session(&world, id, "b1", true);
+    }
+    world.pass(Duration::from_secs(300));
+    for id in 0..30 {
+        world.shop().ledger.end(key(id), EndReason::Logout, 0, world.now);
+    }
+    session(&world, 99, "a1", true);
+    let mut drain = begin(&world, "shop/v1");
+    let outlook = drain.outlook(&world.view, world.now);
+    let eta = outlook.eta.expect("thirty have ended");
+    assert!(eta.p50 >= Duration::from_secs(60) && eta.p99 <= IDLE * 3, "{eta:?}");
+    assert_eq!(outlook.upper_bound, Some(IDLE));
+    drain.deadline = Some(world.now + Duration::from_secs(60));
+    drain.then = DrainThen::Evict;
+    assert_eq!(drain.outlook(&world.view, world.now).eta.expect("as before").p99, Duration::from_secs(60));
+    // The same users, seen by a process that has just started.
+    world.now = sketch::START + Duration::from_secs(60);
+    let eta = begin(&world, "shop/v1").outlook(&world.view, world.now).eta.expect("as before");
+    assert!(eta.p50 >= IDLE - Duration::from_secs(60), "{eta:?}");
+    let told = begin(&world, "shop/v1").doubt(&world.view, world.now);
+    assert_eq!(told.as_deref(), Some("a1: seen for 60s of 30m"));
+}
+
+#[test]
+fn without_history_there_is_a_bound_and_no_forecast() {
+    let world = deployed();
+    session(&world, 1, "a1", true);
+    let outlook = begin(&world, "shop/v1").outlook(&world.view, world.now);
+    assert_eq!(outlook.eta.map_err(|few| few.to_string()), Err("0 sessions of this app have ended so far, a forecast takes 20".to_owned()));
+    assert_eq!(outlook.upper_bound, Some(IDLE));
+}
+
+#[test]
+fn a_backend_that_counts_more_than_the_ledger_holds_the_drain() {
+    let mut world = deployed();
+    let mut drain = begin(&world, "shop/v1");
+    let counted = |world: &World, sessions| {
+        let reading = crate::model::backend::CountReading { sessions, at: world.now };
+        world.backend("a2").live.count_read(Some(reading));
+    };
+    counted(&world, 2);
+    steps(&mut world, &mut drain, &[Step::Same, Step::Same]);
+    assert_eq!(drain.doubt(&world.view, world.now).as_deref(), Some("a2: count probe says 2, ledger knows 0"));
+    counted(&world, 0);
+    steps(&mut world, &mut drain, &[Step::Fencing]);
+    counted(&world, 1);
+    steps(&mut world, &mut drain, &[Step::Reopened]);
+    counted(&world, 0);
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+}
