@@ -389,3 +389,36 @@ fn surveys_show_what_lives() {
     ledger.for_each(|record| keys.push(record.key));
     assert_eq!(keys.len(), 3);
 }
+
+#[test]
+fn forecasts_learn_from_sessions_that_left_and_from_no_others() {
+    let (ledger, _) = ledger_of(4, rules(), 2);
+    let check = |expected: Result<(), u64>| {
+        let told = ledger.future(&[1], at(5000)).prospect.map(|_| ()).map_err(|few| few.ended);
+        assert_eq!(told, expected);
+    };
+    // Somebody must be there to be forecast.
+    ledger.born(key(999), 1, 0, at(4990));
+    ledger.enter(key(999), Attention::Foreground, at(4995));
+    for id in 0..60 {
+        ledger.born(key(id), 0, 0, at(id));
+        // A third never comes back, a third is lost.
+        if id % 3 > 0 {
+            ledger.enter(key(id), Attention::Foreground, at(id + 20));
+            ledger.leave(key(id), at(id + 21));
+        }
+    }
+    check(Err(0));
+    for id in (1..60).step_by(3) {
+        ledger.lose_one(key(id), LossCause::Restart, at(300));
+    }
+    check(Err(0));
+    for id in (2..59).step_by(3) {
+        ledger.end(key(id), EndReason::Logout, 0, at(300));
+    }
+    check(Err(19));
+    // The last of them falls silent.
+    ledger.sweep(at(4999));
+    check(Ok(()));
+    assert_eq!(ledger.future(&[0], at(5000)).prospect.map(|_| ()), Ok(()), "nobody is left there");
+}
