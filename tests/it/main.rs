@@ -7,6 +7,7 @@
 // The harness is a toolbox: what a browser, an operator or a backend can do is there before the test that needs it.
 #![allow(dead_code)]
 
+mod adoption;
 mod client;
 mod cookies;
 mod deploy_tomcat;
