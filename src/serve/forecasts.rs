@@ -30,13 +30,13 @@ impl Forecasts {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
         if let Some(known) = kept.get(&drain.id).filter(|known| known.until > began) {
-            return known.outlook.clone();
+            return known.outlook;
         }
         let outlook = drain.outlook(view, now);
         let until = began + KEPT.max(began.elapsed() * SHARE);
         // Those of drains that are over are never asked for again.
         kept.retain(|_, known| known.until + KEPT * 60 > began);
-        kept.insert(drain.id, Kept { until, outlook: outlook.clone() });
+        kept.insert(drain.id, Kept { until, outlook });
         outlook
     }
 }

@@ -89,7 +89,7 @@ fn scene(people: People, seed: u64) -> Scene {
             }
             touch = (touch + dice.exponential(60.0)).min(if touch < last { last } else { f64::MAX });
         }
-        if last < 0.0 && last >= -HOUR {
+        if (-HOUR..0.0).contains(&last) {
             if seen.is_none() && birth < -HOUR {
                 harvest.count(Mark::Joined, ticks(last - birth));
             }
