@@ -130,13 +130,15 @@ impl Control {
 
     fn follow_drains(&self, inner: &mut Inner, applied: &Applied, change: &Change, owner: Owner, order: DrainOrder, now: Time) -> Vec<u64> {
         for target in &applied.superseded {
-            let mut ended = 0;
+            let mut over = Vec::new();
             for drain in inner.drains.iter_mut().filter(|d| d.state.runs() && d.target == *target) {
                 drain.finish(DrainState::Superseded, now);
-                ended += 1;
+                over.push(drain.id);
             }
-            for _ in 0..ended {
+            for id in over {
                 inner.finished(DrainState::Superseded);
+                let what = format!("drain d{id} is over: what it was to empty serves again, or is closed");
+                self.record(inner, Event { at: now, owner, target: target.to_string().into(), what });
             }
         }
         let view = self.view();

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use self::crowd::Crowd;
 pub use self::history::{Harvest, History, Mark, SHORT_SILENCE};
-pub use self::survival::Survival;
+use self::survival::{Member, Survival};
 
 /// With fewer finished sessions than this nothing can be said: half of them say where the median is, to a third of itself.
 pub const ENDED_AT_LEAST: u64 = 20;
@@ -65,7 +65,9 @@ impl std::fmt::Display for TooFew {
 /// The sessions of one app that have to go, and what is known of how long such sessions stay.
 #[derive(Clone, Debug)]
 pub struct Prospect {
-    going: Crowd,
+    going: Vec<Member>,
+    /// If all have been silent for half of the idle timeout, seconds until the last of them ends.
+    bound: Option<f64>,
     survival: Survival,
     /// Sessions end at this age, however busy.
     lifetime: Option<Duration>,
@@ -76,34 +78,31 @@ impl Prospect {
     ///
     /// # Errors
     /// [`TooFew`] have ended to learn from.
-    pub fn new(history: &History, here: &Crowd, going: Crowd, lifetime: Option<Duration>) -> Result<Prospect, TooFew> {
+    pub fn new(history: &History, here: &Crowd, going: &Crowd, lifetime: Option<Duration>) -> Result<Prospect, TooFew> {
         let ended = history.ended() as u64;
         if ended < ENDED_AT_LEAST && !going.is_empty() {
             return Err(TooFew { ended });
         }
-        Ok(Prospect { survival: Survival::new(history, here), going, lifetime })
+        let survival = Survival::new(history, here);
+        let (idle, silent) = (going.idle(), going.least_silent());
+        let bound = silent.filter(|silent| *silent >= idle / 2.0).map(|silent| (idle - silent).max(0.0));
+        Ok(Prospect { going: going.groups().map(|group| survival.member(&group)).collect(), bound, survival, lifetime })
     }
 
     /// The logarithm of the probability that all have gone `t` seconds from now, if the estimate is off by so many standard errors.
     fn ln_gone(&self, t: f64, errors: f64) -> f64 {
         let pace = (errors * self.survival.error()).exp();
         let over = |age: f64| self.lifetime.is_some_and(|span| age + t >= span.as_secs_f64());
-        let groups = self.going.groups().filter(|group| !over(group.age));
-        groups.map(|group| group.count * (-self.survival.remains(&group, t, pace).clamp(0.0, 1.0)).ln_1p()).sum()
-    }
-
-    /// If all have been silent for half of the idle timeout, when the last of them ends: the forecast must not lie beyond what is
-    /// then as good as certain.
-    fn bound(&self) -> Option<f64> {
-        let (idle, silent) = (self.going.idle(), self.going.least_silent()?);
-        (silent >= idle / 2.0).then_some((idle - silent).max(0.0))
+        let left = self.going.iter().filter(|member| !over(member.age));
+        left.map(|member| member.count * (-self.survival.remains(member, t, pace).clamp(0.0, 1.0)).ln_1p()).sum()
     }
 }
 
 /// When all of these have gone. Empty when nobody is left: zero.
 pub fn eta(prospects: &[Prospect]) -> Eta {
     let present: Vec<&Prospect> = prospects.iter().filter(|prospect| !prospect.going.is_empty()).collect();
-    let bound = present.iter().map(|prospect| prospect.bound()).try_fold(0.0, |most: f64, bound| bound.map(|bound| most.max(bound)));
+    // What is as good as certain must not be exceeded by a forecast.
+    let bound = present.iter().map(|prospect| prospect.bound).try_fold(0.0, |most: f64, bound| bound.map(|bound| most.max(bound)));
     let quantile = |q: f64| {
         let gone = |t: f64, errors: f64| present.iter().map(|prospect| prospect.ln_gone(t, errors)).sum::<f64>().exp();
         let reached = |t: f64| ERRORS.iter().map(|(errors, weight)| weight * gone(t, *errors)).sum::<f64>() >= q;

@@ -98,6 +98,23 @@ fn fit(events: &[f64; BINS], exposure: &[f64; BINS], from: usize, unit: f64) -> 
     (level(exponent), exponent)
 }
 
+/// So unlikely a return changes no forecast, not even for a million users.
+const NEVER: f64 = 1e-12;
+
+/// Live sessions of about the same age and silence, made ready for the question.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub count: f64,
+    /// Seconds since birth.
+    pub age: f64,
+    /// Seconds until the idle timeout, if they are not touched again.
+    waits: f64,
+    /// The probability that they are.
+    comes_back: f64,
+    /// The hazard behind them.
+    lived: f64,
+}
+
 /// What is known of an app's users: how long they stay, and whether the silent ones come back.
 #[derive(Clone, Debug)]
 pub struct Survival {
@@ -158,18 +175,31 @@ impl Survival {
         self.error
     }
 
+    /// What a group is to expect, as far as it does not depend on the moment asked for.
+    pub(super) fn member(&self, group: &Group) -> Member {
+        Member {
+            count: group.count,
+            age: group.age,
+            waits: self.idle - group.silence,
+            comes_back: self.comes_back(group.silence),
+            lived: self.stays.integrated(group.age),
+        }
+    }
+
     /// How likely it is that one of this group has not ended `t` seconds from now.
     ///
     /// `pace` is how much faster or slower than estimated people leave, for an estimate is not the truth.
-    pub(super) fn remains(&self, group: &Group, t: f64, pace: f64) -> f64 {
-        let comes_back = self.comes_back(group.silence);
-        let waits = if t < self.idle - group.silence { 1.0 } else { 0.0 };
-        let stays = |until: f64| (pace * (self.stays.integrated(group.age) - self.stays.integrated(until))).exp();
-        let until = group.age + t;
+    pub(super) fn remains(&self, member: &Member, t: f64, pace: f64) -> f64 {
+        let waits = if t < member.waits { 1.0 - member.comes_back } else { 0.0 };
+        if member.comes_back < NEVER {
+            return waits;
+        }
+        let stays = |until: f64| (pace * (member.lived - self.stays.integrated(until))).exp();
+        let until = member.age + t;
         let still = stays(until);
         // Who left in silence is counted for one idle timeout more.
-        let just_left = self.silent_share * (stays((until - self.idle).max(group.age)) - still);
-        (1.0 - comes_back) * waits + comes_back * (still + just_left)
+        let before = if t > self.idle { stays(until - self.idle) } else { 1.0 };
+        waits + member.comes_back * (still + self.silent_share * (before - still))
     }
 }
 

@@ -117,7 +117,7 @@ fn judge(people: People) -> (f64, [f64; 3]) {
     for seed in 1..=SEEDS {
         let Scene { history, here, truth } = scene(people, seed);
         assert!((100..400).contains(&here.len()), "{people:?}: {} live", here.len());
-        let eta = eta(&[Prospect::new(&history, &here, here.clone(), None).expect("an hour is enough")]);
+        let eta = eta(&[Prospect::new(&history, &here, &here, None).expect("an hour is enough")]);
         errors.push((eta.p50.as_secs_f64() / truth - 1.0).abs());
         for (held, forecast) in held.iter_mut().zip([eta.p50, eta.p90, eta.p99]) {
             *held += f64::from(u8::from(truth <= forecast.as_secs_f64())) / SEEDS as f64;
@@ -155,7 +155,7 @@ fn when_all_are_silent_the_forecast_does_not_exceed_the_bound() {
         for silence in silences {
             crowd.add(ticks(4000.0), ticks(*silence));
         }
-        let eta = eta(&[Prospect::new(&history, &crowd, crowd.clone(), None).expect("enough history")]);
+        let eta = eta(&[Prospect::new(&history, &crowd, &crowd, None).expect("enough history")]);
         assert!(eta.p50 <= eta.p90 && eta.p90 <= eta.p99, "{eta:?}");
         let [p50, p99] = [eta.p50, eta.p99].map(|span| span.as_secs_f64());
         assert!(p99 <= expected + 1.0 && p50 >= expected - 1.0, "{silences:?}: {eta:?}, expected {expected}");
@@ -180,7 +180,7 @@ fn with_too_little_history_there_is_no_forecast() {
         for _ in 0..live {
             crowd.add(600, 0);
         }
-        let prospect = Prospect::new(&history, &crowd, crowd.clone(), None);
+        let prospect = Prospect::new(&history, &crowd, &crowd, None);
         assert_eq!(prospect.as_ref().map(|_| ()).map_err(|few| *few), expected, "{ended} ended, {live} live");
         if live == 0 {
             assert_eq!(eta(&[prospect.expect("nobody is left")]), Eta::default());
@@ -195,8 +195,8 @@ fn with_too_little_history_there_is_no_forecast() {
 fn nobody_outlives_the_lifetime() {
     let Scene { history, here, .. } = scene(People::AllDay, 3);
     let lifetime = Duration::from_secs(12 * 3600 + 60);
-    let bounded = eta(&[Prospect::new(&history, &here, here.clone(), Some(lifetime)).expect("enough history")]);
-    let free = eta(&[Prospect::new(&history, &here, here.clone(), None).expect("enough history")]);
+    let bounded = eta(&[Prospect::new(&history, &here, &here, Some(lifetime)).expect("enough history")]);
+    let free = eta(&[Prospect::new(&history, &here, &here, None).expect("enough history")]);
     assert!(bounded.p99 <= lifetime && bounded.p99 < free.p99, "{bounded:?} {free:?}");
 }
 
@@ -210,6 +210,6 @@ fn a_million_sessions_are_forecast_from_some_thousand_groups() {
     }
     assert_eq!(crowd.len(), 1_000_000);
     assert!(crowd.groups().count() < 3_100, "{}", crowd.groups().count());
-    let eta = eta(&[Prospect::new(&history, &crowd, crowd.clone(), None).expect("enough history")]);
+    let eta = eta(&[Prospect::new(&history, &crowd, &crowd, None).expect("enough history")]);
     assert!(eta.p50 > Duration::from_secs(3600) && eta.p99 < Duration::from_secs(24 * 3600), "{eta:?}");
 }

@@ -66,7 +66,7 @@ impl Ledger {
         });
         let time = |tick: u32| self.clock.time(tick);
         let lifetime = rules.and_then(|spans| spans.lifetime).map(|ticks| time(ticks).since(time(0)));
-        let prospect = Prospect::new(&history, &here, going, lifetime);
+        let prospect = Prospect::new(&history, &here, &going, lifetime);
         Future { last_end: last.map(time), newborns_until: newborns.map(time), prospect }
     }
 

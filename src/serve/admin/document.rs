@@ -100,7 +100,7 @@ pub(super) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) ->
         remaining,
         progress: progress_ratio(drain.initial, remaining),
         confident: progress.confident,
-        confidence: if progress.confident { None } else { drain.doubt(view, now) },
+        confidence: if progress.confident || !drain.state.runs() { None } else { drain.doubt(view, now) },
         eta_seconds,
         eta_missing,
         upper_bound_seconds: outlook.and_then(|outlook| outlook.upper_bound).map(whole_seconds),
