@@ -1,7 +1,7 @@
 //! A backend: what was configured, and what of it lives on while snapshots come and go.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ pub struct Live {
     queued: AtomicU32,
     complained: AtomicU64,
     counted: Mutex<Option<CountReading>>,
+    probe_has_session: AtomicBool,
 }
 
 /// What a backend itself said of its sessions (`session.count_probe`): the truth on the ground, newborns and strangers included.
@@ -73,6 +74,7 @@ impl Live {
             queued: AtomicU32::new(0),
             complained: AtomicU64::new(0),
             counted: Mutex::default(),
+            probe_has_session: AtomicBool::new(false),
         }
     }
 
@@ -163,6 +165,16 @@ impl Live {
     /// Takes a reading, or the word that there is none.
     pub fn count_read(&self, reading: Option<CountReading>) {
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = reading;
+    }
+
+    /// Whether the application made a session for the health probe, which keeps it alive: the backend counts it, the ledger does not.
+    pub fn probe_has_session(&self, has: bool) {
+        self.probe_has_session.store(has, Ordering::Relaxed);
+    }
+
+    /// Sessions of our own there.
+    pub fn own_sessions(&self) -> u64 {
+        u64::from(self.probe_has_session.load(Ordering::Relaxed))
     }
 
     /// Failed connects so far; a prober that sees the figure move probes at once.

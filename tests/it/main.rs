@@ -10,6 +10,7 @@
 mod adoption;
 mod client;
 mod cookies;
+mod deadline;
 mod deploy_tomcat;
 mod exchange;
 mod failover;

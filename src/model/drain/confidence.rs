@@ -26,7 +26,7 @@ pub enum Doubt {
     Contradicted {
         /// By the backend.
         counted: u64,
-        /// Live, unconfirmed, and out of sight for less than an idle timeout.
+        /// Live, unconfirmed, out of sight for less than an idle timeout, and that of our own probe.
         known: u64,
     },
     /// Traffic was not seen for one idle timeout.
@@ -80,7 +80,7 @@ pub fn doubt(app: &App, backend: &Backend, now: Time) -> Option<Doubt> {
     let reading = backend.live.count_reading().filter(|reading| now.since(reading.at) <= fresh);
     if let Some(reading) = reading {
         let counts = &backend.live.counts;
-        let known = backend.sessions() + counts.out_of_sight(idle_timeout, now);
+        let known = backend.sessions() + counts.out_of_sight(idle_timeout, now) + backend.live.own_sessions();
         return (reading.sessions > known).then_some(Doubt::Contradicted { counted: reading.sessions, known });
     }
     let seen = now.since(backend.live.since);
@@ -148,6 +148,10 @@ mod tests {
         world.pass(Duration::from_secs(1));
         check(&world, 5, false);
         check(&world, 0, true);
+        // The one that our own probe was given.
+        check(&world, 1, false);
+        world.backend("a1").live.probe_has_session(true);
+        check(&world, 1, true);
     }
 
     #[test]

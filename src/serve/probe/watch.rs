@@ -38,6 +38,7 @@ pub struct Subject {
     ledger: Arc<Ledger>,
     spec: Arc<BackendSpec>,
     health: HealthSettings,
+    session_cookies: Vec<String>,
 }
 
 impl Subject {
@@ -49,6 +50,7 @@ impl Subject {
             ledger: Arc::clone(&app.ledger),
             spec: Arc::clone(&backend.spec),
             health: health_of(app, &backend.release),
+            session_cookies: app.settings.session.cookies.clone(),
         }
     }
 
@@ -143,6 +145,7 @@ impl Watch {
             let started = Instant::now();
             self.probe_once(&subject, &probe, &mut resolver).await;
             self.compare_lives(&subject, &mut instance, probe.instance());
+            self.live.probe_has_session(probe.has_session(&subject.session_cookies));
             let first = !self.probed.send_replace(true);
             dice = mix(dice);
             self.rest(started, pause(subject.health.interval, first, dice)).await;
