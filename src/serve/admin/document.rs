@@ -103,7 +103,7 @@ pub(super) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) ->
         confidence: if progress.confident || !drain.state.runs() { None } else { drain.doubt(view, now) },
         eta_seconds,
         eta_missing,
-        upper_bound_seconds: outlook.and_then(|outlook| outlook.upper_bound).map(whole_seconds),
+        upper_bound_seconds: outlook.and_then(|outlook| outlook.upper_bound).map(|left| left.as_secs()),
         deadline: drain.deadline.map(rfc3339),
         ended: ended(progress.ended),
         verdict: (!drain.state.runs()).then(|| drain.state.as_str().to_owned()),
@@ -123,13 +123,8 @@ pub(super) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) ->
 }
 
 fn seconds(eta: Eta) -> api::Eta {
-    let seconds = |span| Some(whole_seconds(span));
+    let seconds = |span: Duration| Some(span.as_secs());
     api::Eta { p50: seconds(eta.p50), p90: seconds(eta.p90), p99: seconds(eta.p99) }
-}
-
-/// Up: what ends in half a second has not ended.
-fn whole_seconds(span: Duration) -> u64 {
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 /// The share that has left. A drain that had nobody to begin with has nobody left to wait for.
