@@ -91,8 +91,14 @@ pub struct DrainStatus {
     pub progress: f64,
     /// Whether a count of zero would be the truth.
     pub confident: bool,
+    /// Why not, such as `seen for 4m of 30m`; null when it would. A drain that is not confident never reports drained.
+    #[serde(default)]
+    pub confidence: Option<String>,
     /// Prediction; null until there is one.
     pub eta_seconds: Eta,
+    /// Why there is no prediction; null when there is one.
+    #[serde(default)]
+    pub eta_missing: Option<String>,
     /// When all are gone at the latest if nobody clicks again; null when none is left.
     pub upper_bound_seconds: Option<u64>,
     /// RFC 3339, UTC.

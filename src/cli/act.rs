@@ -63,7 +63,10 @@ impl Operator {
                 let order = api::Evict { target: target.clone(), idle };
                 self.change("/api/v1/evict", &order, words).await
             }
-            Command::Stop { release: (app, release), force } => {
+            Command::Stop { release: (app, release), force, wait, timeout } => {
+                if wait && let Some(exit) = self.drained(&format!("{app}/{release}"), timeout).await? {
+                    return Ok(exit);
+                }
                 let path = format!("/api/v1/apps/{}/releases/{}/stop", segment(&app), segment(&release));
                 self.change(&path, &api::Stop { force }, |done: &api::Done| done.done.clone()).await
             }
@@ -182,6 +185,21 @@ impl Operator {
             self.print(&json!({ "exit": verdict as u8, "drains": last }).to_string())?;
         }
         Ok(verdict as u8)
+    }
+
+    /// Waits for the drains of a release that run; `None` when they are done and the release may be closed, else the exit code.
+    async fn drained(&self, target: &str, limit: Option<Duration>) -> Result<Option<u8>, Failure> {
+        let mut drains = Vec::new();
+        for client in &self.clients {
+            let status: api::Status = client.get("/api/v1/status").await?;
+            let running = status.drains.into_iter().filter(|d| d.target == target && d.verdict.is_none());
+            drains.extend(running.map(|d| (client.clone(), d.id)));
+        }
+        if drains.is_empty() {
+            return Ok(None);
+        }
+        let (verdict, _) = wait(drains, limit).await?;
+        Ok((verdict != Verdict::Done).then_some(verdict as u8))
     }
 
     async fn intent(&self, target: String, intent: &str, force: bool) -> Result<u8, Failure> {

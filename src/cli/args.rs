@@ -175,6 +175,12 @@ pub enum Command {
         /// Evict the sessions that live there
         #[arg(long)]
         force: bool,
+        /// Wait for its drain first, then close it
+        #[arg(long, conflicts_with = "force")]
+        wait: bool,
+        /// Give up waiting after this time; the drain goes on
+        #[arg(long, value_name = "TIME", value_parser = duration, requires = "wait")]
+        timeout: Option<Duration>,
     },
     /// Forget a drained or stopped release that was staged while running
     Remove {
@@ -316,6 +322,7 @@ mod tests {
             "maintain host:10.0.0.5 --force",
             "evict shop/v41 --idle 15m",
             "stop shop/v41 --force",
+            "stop shop/v41 --wait --timeout 2h",
             "remove shop/v41",
             "wait d7",
             "sessions shop/v41 --list",
@@ -344,6 +351,7 @@ mod tests {
             "drain shop/v41/a1 --then drop",
             "stop shop",
             "stop shop/v41/a1",
+            "stop shop/v41 --wait --force",
             "explain shop --header nonsense",
             "evict shop/v41 --idle soon",
             "destroy",

@@ -71,6 +71,9 @@ pub fn drain_line(d: &api::DrainStatus) -> String {
 /// Who is left of a running drain, and what it waits for.
 pub fn left(d: &api::DrainStatus) -> String {
     let mut parts = vec![format!("{} of {} left", d.remaining, d.initial)];
+    if let (Some(eta), true) = (eta(&d.eta_seconds), d.remaining > 0) {
+        parts.push(eta);
+    }
     if d.remaining > 0 {
         parts.push(format!("{} engaged, {} kept alive", d.sessions.engaged, d.sessions.kept_alive));
     }
@@ -89,9 +92,31 @@ pub fn left(d: &api::DrainStatus) -> String {
         None => {}
     }
     if !d.confident {
-        parts.push("not sure yet: sessions from before may exist".to_owned());
+        let why = d.confidence.as_deref().unwrap_or("sessions from before may exist");
+        parts.push(format!("not sure yet: {why}"));
     }
     parts.join("; ")
+}
+
+/// A line in as many as fit into `width`, broken where its parts end; those after the first are indented.
+pub fn folded(line: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in line.split("; ") {
+        match lines.last_mut() {
+            Some(last) if last.chars().count() + 2 + part.chars().count() <= width => *last += &format!("; {part}"),
+            Some(_) => lines.push(format!("{:5}{part}", "")),
+            None => lines.push(part.to_owned()),
+        }
+    }
+    // What still does not fit is cut: a line that wraps by itself cannot be gone over again.
+    lines.iter().map(|line| line.chars().take(width).collect()).collect()
+}
+
+/// From as likely as not to nine times of ten; nearly always where that is longer.
+fn eta(eta: &api::Eta) -> Option<String> {
+    let (p50, p90, p99) = (eta.p50?, eta.p90?, eta.p99?);
+    let range = if span(p50) == span(p90) { format!("empty in {}", span(p50)) } else { format!("empty in {} to {}", span(p50), span(p90)) };
+    Some(if span(p99) == span(p90) { range } else { format!("{range}, 99%: {}", span(p99)) })
 }
 
 /// How those that have gone went.
@@ -243,9 +268,28 @@ mod tests {
             "d7   shop/v41             [####################] 100%  0 of 40 left; not sure yet: sessions from before may exist",
         );
         check(
+            |d| (d.confident, d.confidence) = (false, Some("seen for 4m of 30m".to_owned())),
+            "d7   shop/v41             [##############------]  70%  12 of 40 left; 10 engaged, 2 kept alive; 3 unconfirmed; at most 29m55s if nobody clicks again; not sure yet: seen for 4m of 30m",
+        );
+        check(
+            |d| {
+                d.eta_seconds = api::Eta { p50: Some(420), p90: Some(1500), p99: Some(5400) };
+                (d.deadline_in_seconds, d.then) = (Some(7200), "evict".to_owned());
+            },
+            "d7   shop/v41             [##############------]  70%  12 of 40 left; empty in 7m00s to 25m00s, 99%: 1h30m; 10 engaged, 2 kept alive; 3 unconfirmed; at most 29m55s if nobody clicks again; deadline in 2h00m (evict)",
+        );
+        check(
             |d| (d.verdict, d.finished) = (Some("drained".to_owned()), Some("2026-11-20T10:40:00Z".to_owned())),
             "d7   shop/v41             drained at 2026-11-20T10:40:00Z (20 logged out, 8 idle)",
         );
+    }
+
+    #[test]
+    fn a_long_line_is_folded_between_its_parts() {
+        let check = |width, expected: &[&str]| assert_eq!(folded("d7 12 left; at most 5m; not sure", width), expected, "{width}");
+        check(40, &["d7 12 left; at most 5m; not sure"]);
+        check(24, &["d7 12 left; at most 5m", "     not sure"]);
+        check(12, &["d7 12 left", "     at most", "     not sur"]);
     }
 
     #[test]

@@ -47,9 +47,14 @@ fn verdict(d: &DrainStatus, dead: Duration, late: Duration) -> Option<Verdict> {
         Some("drained") => Some(Verdict::Done),
         Some(_) => Some(Verdict::Superseded),
         None if dead >= DEAD => Some(Verdict::Died),
-        None if d.deadline_in_seconds == Some(0) && (d.then == "keep" || late >= LEAVING) => Some(Verdict::Late),
+        None if d.deadline_in_seconds == Some(0) && (late >= LEAVING || stays(d)) => Some(Verdict::Late),
         None => None,
     }
+}
+
+/// Whether a deadline that has passed leaves whoever is there.
+fn stays(d: &DrainStatus) -> bool {
+    d.then == "keep" || (d.then == "move_idle" && d.remaining > 0)
 }
 
 /// All backends of a drain are down while sessions are left there.
@@ -169,9 +174,11 @@ impl Shown {
         for w in watched {
             let Some(last) = &w.last else { continue };
             let away = if w.away_since.is_some() { "(no contact, trying again) " } else { "" };
-            text.extend(format!("{away}{}", screen::drain_line(last)).chars().take(width.max(2) - 1));
-            text.push('\n');
-            self.lines += 1;
+            for line in screen::folded(&format!("{away}{}", screen::drain_line(last)), width.max(2) - 1) {
+                text.push_str(&line);
+                text.push('\n');
+                self.lines += 1;
+            }
         }
         // A screen that is gone must not end the waiting.
         if let Err(error) = out.write_all(text.as_bytes()) {
@@ -222,6 +229,8 @@ mod tests {
         check(drained, 99, 0, Some(Verdict::Done));
         check(|d| d.deadline_in_seconds = Some(1), 0, 0, None);
         check(|d| d.deadline_in_seconds = Some(0), 0, 0, Some(Verdict::Late));
+        check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "move_idle".to_owned()), 0, 0, Some(Verdict::Late));
+        check(|d| (d.deadline_in_seconds, d.then, d.remaining) = (Some(0), "move_idle".to_owned(), 0), 0, 9, None);
         check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "evict".to_owned()), 0, 9, None);
         check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "evict".to_owned()), 0, 10, Some(Verdict::Late));
     }

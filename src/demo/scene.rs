@@ -129,7 +129,7 @@ impl DrainRow {
             in_flight: progress.in_flight,
             ended: progress.ended,
             confident: progress.confident,
-            upper_bound: drain.upper_bound(&view, now),
+            upper_bound: drain.outlook(&view, now).upper_bound,
             took: drain.finished.map(|finished| finished.since(drain.started)),
         }
     }

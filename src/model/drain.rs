@@ -3,8 +3,19 @@
 //! "Unknown is not zero": a count of zero ends a drain only when the ledger is confident, and only through a fence, behind
 //! which nothing is in flight and nothing can come in. A session born in between opens the drain again.
 
+mod confidence;
+mod deadline;
+mod outlook;
+#[cfg(test)]
+mod race;
+#[cfg(test)]
+mod tables;
+
 use std::sync::Arc;
-use std::time::Duration;
+
+pub use self::confidence::{Doubt, doubt};
+use self::deadline::Pace;
+pub use self::outlook::Outlook;
 
 use super::admission::ReleaseState;
 use super::backend::Backend;
@@ -36,10 +47,7 @@ pub struct Drain {
     pub state: DrainState,
     /// When it reached its verdict.
     pub finished: Option<Time>,
-    /// When evictions were last considered.
-    evicted_at: Option<Time>,
-    /// Evictions that the rate limit allows by now.
-    credit: f64,
+    pace: Pace,
     /// Ends by reason before it began, to be subtracted.
     before: [u64; EndReason::ALL.len()],
 }
@@ -130,8 +138,7 @@ impl Drain {
             then,
             state: DrainState::Draining,
             finished: None,
-            evicted_at: None,
-            credit: 0.0,
+            pace: Pace::default(),
             before: ended(&backends),
             target,
         }
@@ -151,17 +158,15 @@ impl Drain {
             unconfirmed: sum(|b| b.live.counts.unconfirmed()),
             in_flight: sum(|b| u64::from(b.live.gate.in_flight())),
             ended: gone,
-            confident: backends.iter().all(|(app, b)| confident(app, b, now)),
+            confident: backends.iter().all(|(app, b)| doubt(app, b, now).is_none()),
         }
     }
 
-    /// When the last session will have ended at the latest, if none is touched again; `None` when none is left.
-    pub fn upper_bound(&self, view: &View, now: Time) -> Option<Duration> {
-        let mut latest = None;
-        for (app, backend) in self.target.backends(view) {
-            latest = latest.max(app.ledger.last_end(&[backend.slot], now));
-        }
-        latest.map(|end| end.since(now))
+    /// Why a count of zero would not be the truth yet, naming the backend where there are several; `None` when it would be.
+    pub fn doubt(&self, view: &View, now: Time) -> Option<String> {
+        let backends = self.target.backends(view);
+        let (name, doubt) = backends.iter().find_map(|(app, b)| Some((&b.spec.name, doubt(app, b, now)?)))?;
+        Some(if backends.len() > 1 { format!("{name}: {doubt}") } else { doubt.to_string() })
     }
 
     /// Moves on as far as the counts allow.
@@ -197,34 +202,6 @@ impl Drain {
         if left > 0 { self.reopen() } else { Step::Same }
     }
 
-    /// Evicts as many sessions as its deadline asks for by now; returns how many.
-    ///
-    /// It begins early enough that the last one goes before the deadline at `evict_per_second`, and goes on after it for as
-    /// long as sessions are left. Newborns are spared: they are confirmed or leave the count by themselves.
-    pub fn meet_deadline(&mut self, view: &View, now: Time) -> usize {
-        let Some(deadline) = self.deadline.filter(|_| self.state.runs()) else { return 0 };
-        let elapsed = now.since(self.evicted_at.unwrap_or(now));
-        self.evicted_at = Some(now);
-        let backends = self.target.backends(view);
-        let left: u64 = backends.iter().map(|(_, b)| b.live.counts.live()).sum();
-        let Some((app, _)) = backends.first() else { return 0 };
-        let rate = f64::from(app.settings.drain.evict_per_second.max(1));
-        let needed = Duration::from_secs_f64(left as f64 / rate);
-        if self.then == DrainThen::Keep || left == 0 || now + needed < deadline {
-            return 0;
-        }
-        // At most a second's worth at a time, also after a pause of the timer.
-        self.credit = (self.credit + elapsed.as_secs_f64() * rate).min(rate);
-        let mut evicted = 0;
-        for (app, backend) in &backends {
-            let idle = (self.then == DrainThen::MoveIdle).then_some(app.settings.session.engaged_within);
-            let room = (self.credit - evicted as f64).max(0.0) as usize;
-            evicted += app.ledger.evict(&[backend.slot], idle, room, now);
-        }
-        self.credit -= evicted as f64;
-        evicted
-    }
-
     /// Ends it without a proof.
     pub fn finish(&mut self, state: DrainState, now: Time) {
         self.state = state;
@@ -250,12 +227,6 @@ impl Drain {
     }
 }
 
-/// Whether the ledger knows all sessions of a backend: it has seen its traffic for one idle timeout, and had room for all.
-pub fn confident(app: &App, backend: &Backend, now: Time) -> bool {
-    let seen = now.since(backend.live.since);
-    seen >= app.settings.session.idle_timeout && !app.ledger.adoption_capped() && !app.ledger.overflowed()
-}
-
 fn ended(backends: &[(Arc<App>, Arc<Backend>)]) -> [u64; EndReason::ALL.len()] {
     let mut sums = [0; EndReason::ALL.len()];
     for (_, backend) in backends {
@@ -265,6 +236,3 @@ fn ended(backends: &[(Arc<App>, Arc<Backend>)]) -> [u64; EndReason::ALL.len()] {
     }
     sums
 }
-
-#[cfg(test)]
-mod tables;

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod drain;
 pub mod event;
 pub mod facts;
+pub mod forecast;
 pub mod gate;
 pub mod health;
 pub mod identity;

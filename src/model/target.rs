@@ -52,6 +52,18 @@ impl Target {
         all.filter(|(app, b)| fits(app, b)).map(|(app, b)| (Arc::clone(app), Arc::clone(b))).collect()
     }
 
+    /// The same as slots in each app's ledger: one walk does for all backends of an app.
+    pub fn slots(&self, view: &View) -> Vec<(Arc<App>, Vec<u32>)> {
+        let mut apps: Vec<(Arc<App>, Vec<u32>)> = Vec::new();
+        for (app, backend) in self.backends(view) {
+            match apps.iter_mut().find(|(known, _)| known.name == app.name) {
+                Some((_, slots)) => slots.push(backend.slot),
+                None => apps.push((app, vec![backend.slot])),
+            }
+        }
+        apps
+    }
+
     /// Names that exist and look like this one, for "did you mean".
     pub fn nearest(&self, view: &View) -> Vec<String> {
         let wanted = self.to_string();

@@ -11,12 +11,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use super::clock::Clock;
+use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::webhook::ReportTally;
 use crate::model::admission::Intent;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
-use crate::model::drain::{Drain, DrainState, Step};
+use crate::model::drain::{Drain, DrainState, Outlook, Step};
 use crate::model::event::{Event, Owner};
 use crate::model::settings::DrainThen;
 use crate::model::target::Target;
@@ -38,6 +39,7 @@ pub struct Control {
     view: ArcSwap<View>,
     clock: Clock,
     inner: Mutex<Inner>,
+    forecasts: Forecasts,
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
     pub tunnels: OpenTunnels,
@@ -88,6 +90,7 @@ impl Control {
             view: ArcSwap::from_pointee(View::default()),
             clock,
             inner: Mutex::default(),
+            forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
             reports: ReportTally::default(),
@@ -142,18 +145,26 @@ impl Control {
 
     fn follow_drains(&self, inner: &mut Inner, applied: &Applied, change: &Change, owner: Owner, order: DrainOrder, now: Time) -> Vec<u64> {
         for target in &applied.superseded {
-            let mut ended = 0;
+            let mut over = Vec::new();
             for drain in inner.drains.iter_mut().filter(|d| d.state.runs() && d.target == *target) {
                 drain.finish(DrainState::Superseded, now);
-                ended += 1;
+                over.push(drain.id);
             }
-            for _ in 0..ended {
+            for id in over {
                 inner.finished(DrainState::Superseded);
+                let what = format!("drain d{id} is over: what it was to empty serves again, or is closed");
+                self.record(inner, Event { at: now, owner, target: target.to_string().into(), what });
             }
         }
         let view = self.view();
         let mut ids = Vec::new();
-        for target in &applied.drains {
+        // A promotion that has happened already, given again by a script that is run again: what it set going is attached to, or
+        // begun anew where the former drain was cancelled.
+        let again = match change {
+            Change::Promote { app, .. } | Change::Rollback { app, .. } if applied.drains.is_empty() => emptying(&view, app),
+            _ => None,
+        };
+        for target in applied.drains.iter().chain(&again) {
             if let Some(running) = inner.drains.iter_mut().find(|d| d.state.runs() && d.target == *target) {
                 // The same order again may bring another deadline; what it does not say stays.
                 running.deadline = order.deadline.map(|after| now + after).or(running.deadline);
@@ -173,15 +184,6 @@ impl Control {
             inner.drains.push_back(drain);
         }
         announce_deadlines(&inner.drains, &view);
-        // The same command again finds its drain.
-        if ids.is_empty() {
-            let again = |d: &&Drain| match (change, &d.target) {
-                (Change::Promote { app, .. }, Target::Release(a, _)) => a == app && d.state.runs(),
-                (Change::Intent { target, intent: Intent::Drain, .. }, t) => t == target && d.state.runs(),
-                _ => false,
-            };
-            ids.extend(inner.drains.iter().filter(again).map(|d| d.id));
-        }
         let finished = inner.drains.iter().filter(|d| !d.state.runs()).count();
         if finished > DRAINS_KEPT
             && let Some(oldest) = inner.drains.iter().position(|d| !d.state.runs())
@@ -217,6 +219,11 @@ impl Control {
         self.lock().drains.iter().find(|d| d.id == id).cloned()
     }
 
+    /// What a drain that runs may expect, at most a second old.
+    pub fn outlook(&self, drain: &Drain) -> Outlook {
+        self.forecasts.of(drain, &self.view(), self.now())
+    }
+
     /// Drains that are over so far, by verdict.
     pub fn finished(&self) -> [(DrainState, u64); VERDICTS.len()] {
         let mut finished = VERDICTS.map(|verdict| (verdict, 0));
@@ -249,8 +256,17 @@ impl Control {
             let serve = Change::Intent { target: drain.target.clone(), intent: Intent::Serve, force: true };
             self.apply_locked(&mut inner, &serve, Owner::Operator, DrainOrder::default())?;
         }
-        let event =
-            Event { at: now, owner: Owner::Operator, target: drain.target.to_string().into(), what: format!("drain d{id} cancelled") };
+        let target = drain.target.to_string();
+        let what = match drain.target {
+            // A release returns to service by promotion only: it goes on losing its sessions, but nobody waits for the last one.
+            Target::Release(..) => {
+                format!(
+                    "drain d{id} cancelled; it still takes no new sessions: promote it to serve again, or begin anew: tidegate drain {target}"
+                )
+            }
+            _ => format!("drain d{id} cancelled"),
+        };
+        let event = Event { at: now, owner: Owner::Operator, target: target.into(), what };
         self.record(&mut inner, event);
         Ok(drain)
     }
@@ -289,8 +305,8 @@ impl Control {
             let rate = backends.first().map_or(1.0, |(app, _)| f64::from(app.settings.drain.evict_per_second.max(1)));
             eviction.credit = (eviction.credit + rate * EVICTION_TURN.as_secs_f64()).min(rate);
             let mut room = eviction.credit as usize;
-            for (app, backend) in &backends {
-                let evicted = app.ledger.evict(&[backend.slot], eviction.idle, room, now);
+            for (app, slots) in eviction.target.slots(&view) {
+                let evicted = app.ledger.evict(&slots, eviction.idle, room, now);
                 room -= evicted;
                 eviction.credit -= evicted as f64;
             }
@@ -314,6 +330,10 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+            // Only against a backend's own count is it asked who left the count of late.
+            for backend in app.backends.iter().flatten().filter(|_| app.settings.session.count_probe.is_some()) {
+                backend.live.counts.sample(app.settings.session.idle_timeout, now);
+            }
         }
         for (backend, count) in self.tunnels.close_outliving(&self.view(), now) {
             self.note(Owner::Controller, &backend, format!("tunnels closed whose session is over: {count}"));
@@ -354,3 +374,14 @@ impl Control {
         self.record(inner, Event { at: now, owner: Owner::Controller, target: drain.target.to_string().into(), what });
     }
 }
+
+/// The release that was current before the present one, while it still loses its sessions.
+fn emptying(view: &View, app: &str) -> Option<Target> {
+    let app = view.app(app)?;
+    let former = app.releases.iter().filter(|release| app.current.as_ref() != Some(&release.name));
+    let latest = former.max_by_key(|release| (release.promoted, release.since))?;
+    latest.state.emptying().then(|| Target::Release(app.name.to_string(), latest.name.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

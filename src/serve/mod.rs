@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 mod date;
 pub mod exchange;
+mod forecasts;
 pub mod open_tunnels;
 pub mod operator;
 mod outbound;

@@ -113,7 +113,7 @@ impl Sender {
 
     /// To the webhook of each app that the drain covers, once where several have the same.
     fn report(&self, drain: &Drain, word: Word, view: &View) {
-        let mut document = drain_document(drain, view, self.control.now());
+        let mut document = drain_document(&self.control, drain, view, self.control.now());
         document.verdict = Some(word.as_str().to_owned());
         let body = match serde_json::to_vec(&document) {
             Ok(body) => Bytes::from(body),

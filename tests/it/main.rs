@@ -7,11 +7,13 @@
 // The harness is a toolbox: what a browser, an operator or a backend can do is there before the test that needs it.
 #![allow(dead_code)]
 
+mod adoption;
 mod apache;
 mod client;
 mod closing_tunnels;
 mod cookies;
 mod count_probe;
+mod deadline;
 mod deploy_tomcat;
 mod drain_tomcat;
 mod exchange;

@@ -1,5 +1,7 @@
 //! Drains, step by step.
 
+use std::time::Duration;
+
 use super::*;
 use crate::model::admission::{Admission, Health};
 use crate::model::gate::InFlight;
@@ -81,7 +83,7 @@ fn sessions_hold_a_drain_until_the_last_one_has_ended() {
     steps(&mut world, &mut drain, &[Step::Same]);
     let progress = drain.progress(&world.view, world.now);
     assert_eq!((progress.engaged, progress.kept_alive, progress.unconfirmed, progress.remaining()), (2, 0, 1, 2));
-    assert_eq!(drain.upper_bound(&world.view, world.now), Some(IDLE));
+    assert_eq!(drain.outlook(&world.view, world.now).upper_bound, Some(IDLE));
     world.shop().ledger.end(key(1), EndReason::Logout, 0, world.now);
     steps(&mut world, &mut drain, &[Step::Same]);
     // The newborn whose client never came leaves the count, the silent one becomes idle.
@@ -93,7 +95,7 @@ fn sessions_hold_a_drain_until_the_last_one_has_ended() {
     let ended = drain.progress(&world.view, world.now).ended;
     let counted = |reason: EndReason| ended[reason as usize];
     assert_eq!((counted(EndReason::Logout), counted(EndReason::Idle), counted(EndReason::Unconfirmed)), (1, 1, 1));
-    assert_eq!(drain.upper_bound(&world.view, world.now), None);
+    assert_eq!(drain.outlook(&world.view, world.now).upper_bound, None);
     steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
 }
 
@@ -239,7 +241,7 @@ fn health_neither_ends_a_drain_nor_hides_in_it() {
 
 #[test]
 fn a_deadline_moves_sessions_early_enough_and_no_faster_than_allowed() {
-    let check = |then: DrainThen, after_9s: u64, after_12s: u64| {
+    let check = |then: DrainThen, after_8s: u64, at_the_deadline: u64| {
         let mut world = World::with("v1:a1 >v2:b1", |settings| settings.drain.evict_per_second = 4);
         for id in 0..8 {
             session(&world, id, "a1", true);
@@ -258,11 +260,96 @@ fn a_deadline_moves_sessions_early_enough_and_no_faster_than_allowed() {
             world.pass(Duration::from_millis(100));
             left.push(now);
         }
-        assert_eq!(left[60], 9, "{then:?}: nothing is moved before it must be");
-        assert_eq!((left[90], left[119]), (after_9s, after_12s), "{then:?}: {left:?}");
+        assert_eq!(left[65], 9, "{then:?}: nothing is moved before it must be");
+        assert_eq!((left[80], left[99]), (after_8s, at_the_deadline), "{then:?}: {left:?}");
     };
     check(DrainThen::Keep, 9, 9);
-    // Nine sessions at four a second need a little more than two seconds.
+    // Nine sessions at four a second need a little more than two seconds, and the fence some time.
     check(DrainThen::Evict, 4, 0);
     check(DrainThen::MoveIdle, 4, 1);
+}
+
+#[test]
+fn a_deadline_leaves_nobody_behind_whom_it_may_move() {
+    // Who is left at the deadline, and one second after it, of: one silent, one with an exchange open, one clicking, one newborn.
+    let check = |then: DrainThen, expected: &[u8]| {
+        let mut world = deployed();
+        for id in 0..3 {
+            session(&world, id, "a1", true);
+        }
+        world.pass(Duration::from_secs(600));
+        let ledger = Arc::clone(&world.shop().ledger);
+        ledger.enter(key(1), Attention::Background, world.now);
+        let mut drain = begin(&world, "shop/v1");
+        drain.deadline = Some(world.now + Duration::from_secs(10));
+        drain.then = then;
+        session(&world, 3, "a1", false);
+        for _ in 0..100 {
+            ledger.enter(key(2), Attention::Foreground, world.now);
+            ledger.leave(key(2), world.now);
+            drain.meet_deadline(&world.view, world.now);
+            world.pass(Duration::from_millis(100));
+        }
+        let lives =
+            |id: &u8| ledger.find(key(*id), world.now).is_some_and(|f| matches!(f.standing, crate::model::ledger::Standing::Live { .. }));
+        assert_eq!((0..4).filter(lives).collect::<Vec<u8>>(), expected, "{then:?}");
+    };
+    check(DrainThen::Keep, &[0, 1, 2, 3]);
+    check(DrainThen::MoveIdle, &[1, 2, 3]);
+    check(DrainThen::Evict, &[]);
+}
+
+#[test]
+fn a_forecast_waits_for_confidence_and_keeps_within_an_evicting_deadline() {
+    let mut world = deployed();
+    for id in 0..30 {
+        session(&world, id, "b1", true);
+    }
+    world.pass(Duration::from_secs(300));
+    for id in 0..30 {
+        world.shop().ledger.end(key(id), EndReason::Logout, 0, world.now);
+    }
+    session(&world, 99, "a1", true);
+    let mut drain = begin(&world, "shop/v1");
+    let outlook = drain.outlook(&world.view, world.now);
+    let eta = outlook.eta.expect("thirty have ended");
+    assert!(eta.p50 >= Duration::from_secs(60) && eta.p99 <= IDLE * 3, "{eta:?}");
+    assert_eq!(outlook.upper_bound, Some(IDLE));
+    drain.deadline = Some(world.now + Duration::from_secs(60));
+    drain.then = DrainThen::Evict;
+    assert_eq!(drain.outlook(&world.view, world.now).eta.expect("as before").p99, Duration::from_secs(60));
+    // The same users, seen by a process that has just started.
+    world.now = sketch::START + Duration::from_secs(60);
+    let eta = begin(&world, "shop/v1").outlook(&world.view, world.now).eta.expect("as before");
+    assert!(eta.p50 >= IDLE - Duration::from_secs(60), "{eta:?}");
+    let told = begin(&world, "shop/v1").doubt(&world.view, world.now);
+    assert_eq!(told.as_deref(), Some("a1: seen for 60s of 30m"));
+}
+
+#[test]
+fn without_history_there_is_a_bound_and_no_forecast() {
+    let world = deployed();
+    session(&world, 1, "a1", true);
+    let outlook = begin(&world, "shop/v1").outlook(&world.view, world.now);
+    assert_eq!(outlook.eta.map_err(|few| few.to_string()), Err("0 sessions of this app have ended so far, a forecast takes 20".to_owned()));
+    assert_eq!(outlook.upper_bound, Some(IDLE));
+}
+
+#[test]
+fn a_backend_that_counts_more_than_the_ledger_holds_the_drain() {
+    let mut world = deployed();
+    let mut drain = begin(&world, "shop/v1");
+    let counted = |world: &World, sessions| {
+        let reading = crate::model::backend::CountReading { sessions, at: world.now };
+        world.backend("a2").live.count_read(Some(reading));
+    };
+    counted(&world, 2);
+    steps(&mut world, &mut drain, &[Step::Same, Step::Same]);
+    assert_eq!(drain.doubt(&world.view, world.now).as_deref(), Some("a2: count probe says 2, ledger knows 0"));
+    counted(&world, 0);
+    steps(&mut world, &mut drain, &[Step::Fencing]);
+    counted(&world, 1);
+    steps(&mut world, &mut drain, &[Step::Reopened]);
+    counted(&world, 0);
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
 }

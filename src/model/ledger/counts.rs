@@ -4,6 +4,10 @@
 //! it changes from one to the other, and a drain would take that moment for zero.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::recent::Recent;
+use crate::model::time::Time;
 
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +97,7 @@ pub struct Counts {
     rotated: AtomicU64,
     ended: [AtomicU64; EndReason::ALL.len()],
     lost: [AtomicU64; LossCause::ALL.len()],
+    out_of_sight: Recent,
 }
 
 impl Counts {
@@ -145,6 +150,21 @@ impl Counts {
     /// Confirmed sessions that users lost by this cause.
     pub fn lost(&self, cause: LossCause) -> u64 {
         self.lost.get(cause as usize).map_or(0, |total| total.load(Relaxed))
+    }
+
+    /// Sessions that left the count within `span` and that the application itself may still remember: newborns whose client never
+    /// came back, and users that were sent or moved away.
+    pub fn out_of_sight(&self, span: Duration, now: Time) -> u64 {
+        self.out_of_sight.within(self.out_of_sight_total(), span, now)
+    }
+
+    /// Keeps [`Counts::out_of_sight`] true; to be called several times within the span.
+    pub fn sample(&self, span: Duration, now: Time) {
+        self.out_of_sight.sample(self.out_of_sight_total(), span, now);
+    }
+
+    fn out_of_sight_total(&self) -> u64 {
+        [EndReason::Unconfirmed, EndReason::Evicted, EndReason::Moved].into_iter().map(|reason| self.ended(reason)).sum()
     }
 
     /// One session changes from one gauge to another, in one step where both are live.

@@ -173,6 +173,16 @@ impl Entry {
         self.open.saturating_add(self.borrowed)
     }
 
+    /// Confirmed, with no exchange under way.
+    pub fn is_silent(&self) -> bool {
+        self.standing == Standing::Live { confirmed: true } && self.exchanges() == 0
+    }
+
+    /// When the user came: an adopted session is as old as its pin.
+    pub fn start(&self) -> u32 {
+        self.born.min(self.pinned)
+    }
+
     /// One of those exchanges ended.
     pub fn close(&mut self, by_alias: bool) {
         let count = if by_alias { &mut self.borrowed } else { &mut self.open };

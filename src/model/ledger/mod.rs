@@ -14,7 +14,9 @@
 //! |---|---|
 //! | `alias` | older ids of renamed sessions |
 //! | `counts` | gauges and totals per backend |
+//! | `future` | what is to be expected of live sessions |
 //! | `entry` | what is known of one id, and its deadlines |
+//! | `recent` | how a total has grown of late |
 //! | `room` | how full the ledger is |
 //! | `rotation` | an answer to one id sets another |
 //! | `rules` | settings, ticks |
@@ -25,6 +27,8 @@
 mod alias;
 mod counts;
 mod entry;
+mod future;
+mod recent;
 mod room;
 mod rotation;
 mod rules;
@@ -40,6 +44,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::alias::Aliases;
 pub use self::counts::{Counts, EndReason, LossCause};
 pub use self::entry::{Found, Listed, Record, Standing};
+pub use self::future::Future;
+use self::future::Learned;
 use self::room::{Room, Shelf};
 pub use self::rotation::Rotated;
 pub use self::rules::Rules;
@@ -124,6 +130,7 @@ pub enum Adopted {
 pub struct Ledger {
     shards: Vec<Mutex<Shard>>,
     aliases: Mutex<Aliases>,
+    learned: Mutex<Learned>,
     room: Arc<Room>,
     clock: Clock,
 }
@@ -138,7 +145,7 @@ impl Ledger {
         let (room, clock, spare) = (Arc::new(Room::new(&rules)), Clock { epoch }, Arc::default());
         let shard = || Mutex::new(Shard::new(Spans::from(&rules), clock, Arc::clone(&room), Arc::clone(&spare)));
         let shards = std::iter::repeat_with(shard).take(shards).collect();
-        Ledger { shards, aliases: Mutex::default(), room, clock }
+        Ledger { shards, aliases: Mutex::default(), learned: Mutex::default(), room, clock }
     }
 
     /// Makes `counts` those of backend `slot`. To be done before the slot's first session; the first registration of a
@@ -318,6 +325,7 @@ impl Ledger {
 
     /// Lets time act on all that is due. One timer calls it every 100 ms; when nothing is due it costs one lock per shard.
     pub fn sweep(&self, now: Time) {
+        self.learn_in_time(now);
         let now = self.clock.now(now);
         for shard in &self.shards {
             // In steps of its own statement: the lock is free between two of them.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use crate::model::forecast::{Harvest, Mark, SHORT_SILENCE};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 
@@ -32,6 +33,8 @@ pub(super) struct Shard {
     counts: Vec<Option<Arc<Counts>>>,
     /// For slots that nobody registered.
     spare: Arc<Counts>,
+    /// What forecasts learn from.
+    pub harvest: Harvest,
     pub spans: Spans,
     pub clock: Clock,
     room: Arc<Room>,
@@ -46,7 +49,18 @@ struct Queue {
 impl Shard {
     pub fn new(spans: Spans, clock: Clock, room: Arc<Room>, spare: Arc<Counts>) -> Shard {
         let queues = [Queue { head: NIL, tail: NIL }; Shelf::ALL.len()];
-        Shard { index: HashTable::new(), slab: Slab::new(), wheel: Wheel::new(), queues, counts: Vec::new(), spare, spans, clock, room }
+        Shard {
+            index: HashTable::new(),
+            slab: Slab::new(),
+            wheel: Wheel::new(),
+            queues,
+            counts: Vec::new(),
+            spare,
+            harvest: Harvest::default(),
+            spans,
+            clock,
+            room,
+        }
     }
 
     pub fn register(&mut self, slot: u32, counts: Arc<Counts>) {
@@ -80,6 +94,9 @@ impl Shard {
             entry.standing = Standing::Live { confirmed: true };
         };
         let entry = self.slab.at_mut(i);
+        if now.stamp.saturating_sub(entry.seen) > SHORT_SILENCE && entry.is_silent() {
+            self.harvest.count(Mark::Return, now.stamp - entry.seen);
+        }
         // The short way is the usual one: nothing changes but times and the number of exchanges.
         match entry.gauge() {
             Gauge::Nowhere => return false,
@@ -148,6 +165,7 @@ impl Shard {
             Adoption::SignedPin { issued } => {
                 self.counts(slot).count_adopted();
                 let pinned = self.clock.now(issued).stamp;
+                self.harvest.count(Mark::Joined, now.stamp.saturating_sub(pinned));
                 self.insert(Entry { pinned, engaged: true, standing: Standing::Live { confirmed: true }, ..newborn }, now);
                 Adopted::Live
             }
@@ -208,6 +226,8 @@ impl Shard {
             entry.foreground = entry.foreground.max(now.stamp);
             entry.unsigned &= proof == Adoption::Unsigned;
         });
+        let entry = self.slab.at(i);
+        self.harvest.count(Mark::Joined, now.stamp.saturating_sub(entry.start()));
         Adopted::Live
     }
 
@@ -266,7 +286,16 @@ impl Shard {
         let confirmed = entry.standing == Standing::Live { confirmed: true };
         let reason = if !confirmed && cause.is_some() { EndReason::Unconfirmed } else { reason };
         // Totals before gauges: who sees the last session gone also sees why.
-        let counts = self.counts(entry.slot);
+        if confirmed {
+            let (mark, last) = match reason {
+                EndReason::Logout => (Mark::Logout, at),
+                EndReason::Idle => (Mark::Idle, entry.seen),
+                _ => (Mark::Cut, entry.seen),
+            };
+            let stay = last.saturating_sub(entry.start());
+            self.harvest.count(mark, stay);
+        }
+        let counts = self.counts(self.slab.at(i).slot);
         counts.count_ended(reason);
         if let (true, Some(cause)) = (confirmed, cause) {
             counts.count_lost(cause);

@@ -1,4 +1,4 @@
-//! What looks at many sessions at once: losses, evictions, lists, the bound of a drain.
+//! What looks at many sessions at once: losses, evictions, lists.
 //!
 //! A survey goes shard by shard and holds a lock for 1024 places at a time, so it is no snapshot: a session that is born
 //! or renamed meanwhile may be missed. Counts never are; see [`super::Counts`].
@@ -54,10 +54,19 @@ impl Ledger {
     /// Ends up to `limit` confirmed sessions of these backends as evicted, those nobody is engaged in first. With
     /// `idle_at_least` only those that have been silent for so long and have no exchange under way.
     pub fn evict(&self, slots: &[u32], idle_at_least: Option<Duration>, limit: usize, now: Time) -> usize {
+        self.evict_from(&[Gauge::KeptAlive, Gauge::Engaged], slots, idle_at_least, limit, now)
+    }
+
+    /// Ends up to `limit` newborns of these backends: they end as unconfirmed.
+    pub fn evict_newborns(&self, slots: &[u32], limit: usize, now: Time) -> usize {
+        self.evict_from(&[Gauge::Unconfirmed], slots, None, limit, now)
+    }
+
+    fn evict_from(&self, gauges: &[Gauge], slots: &[u32], idle_at_least: Option<Duration>, limit: usize, now: Time) -> usize {
         let (at, now) = (now, self.clock.now(now));
         let slots = Slots::new(slots);
         let mut evicted = 0;
-        for gauge in [Gauge::KeptAlive, Gauge::Engaged] {
+        for &gauge in gauges {
             self.walk(|shard, i| {
                 if evicted >= limit {
                     return ControlFlow::Break(());
@@ -116,24 +125,6 @@ impl Ledger {
         list
     }
 
-    /// When the last live session of these backends ends at the latest, if none is touched again and open exchanges end
-    /// now; `None` when there is none. Newborns count: they may be confirmed yet.
-    pub fn last_end(&self, slots: &[u32], now: Time) -> Option<Time> {
-        let stamp = self.clock.now(now).stamp;
-        let slots = Slots::new(slots);
-        let mut last = None;
-        self.each(|entry, spans| {
-            if slots.contain(entry.slot) && entry.is_live() {
-                let seen = if entry.exchanges() > 0 { entry.seen.max(stamp) } else { entry.seen };
-                let idle = seen.saturating_add(spans.idle);
-                let end = spans.lifetime.map_or(idle, |span| idle.min(entry.born.saturating_add(span)));
-                last = last.max(Some(end));
-            }
-            ControlFlow::Continue(())
-        });
-        last.map(|tick| self.clock.time(tick))
-    }
-
     /// Every entry, for persistence. `look` runs under a shard's lock: it must not call the ledger.
     pub fn for_each(&self, mut look: impl FnMut(&Record)) {
         self.each(|entry, _| {
@@ -150,7 +141,7 @@ impl Ledger {
         });
     }
 
-    fn each(&self, mut look: impl FnMut(&Entry, &Spans) -> ControlFlow<()>) {
+    pub(super) fn each(&self, mut look: impl FnMut(&Entry, &Spans) -> ControlFlow<()>) {
         self.walk(|shard, i| look(shard.slab.at(i), &shard.spans));
     }
 
@@ -199,10 +190,10 @@ impl Entry {
 }
 
 /// A set of slots with a cheap test: a release may have ten thousand backends.
-struct Slots(Vec<bool>);
+pub(super) struct Slots(Vec<bool>);
 
 impl Slots {
-    fn new(slots: &[u32]) -> Slots {
+    pub fn new(slots: &[u32]) -> Slots {
         let mut set = vec![false; slots.iter().max().map_or(0, |&most| most as usize + 1)];
         for &slot in slots {
             if let Some(place) = set.get_mut(slot as usize) {
@@ -212,7 +203,7 @@ impl Slots {
         Slots(set)
     }
 
-    fn contain(&self, slot: u32) -> bool {
+    pub fn contain(&self, slot: u32) -> bool {
         self.0.get(slot as usize).copied().unwrap_or(false)
     }
 }

@@ -1,10 +1,13 @@
 //! From the snapshot to what the API tells: one source for status, drains, sessions and events.
 
+use std::time::Duration;
+
 use crate::api;
 use crate::model::admission::Health;
 use crate::model::backend::Backend;
 use crate::model::drain::{Drain, DrainState};
 use crate::model::event::Event;
+use crate::model::forecast::Eta;
 use crate::model::ledger::{Counts, EndReason, Listed, Summary};
 use crate::model::settings::DrainThen;
 use crate::model::target::Target;
@@ -25,7 +28,7 @@ pub(super) fn status(control: &Control) -> api::Status {
     api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         apps: view.apps.iter().map(|a| (a.name.to_string(), app(a))).collect(),
-        drains: drains.iter().map(|d| drain(d, &view, now)).collect(),
+        drains: drains.iter().map(|d| drain(control, d, &view, now)).collect(),
     }
 }
 
@@ -72,13 +75,19 @@ fn sum(all: impl Iterator<Item = api::Sessions>) -> api::Sessions {
 }
 
 /// A drain as it stands.
-pub(crate) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
+pub(crate) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
     let mut progress = drain.progress(view, now);
     let drained = drain.state == DrainState::Drained;
     if drained {
         // What happens there after the proof belongs to whoever serves there next.
         (progress.engaged, progress.kept_alive, progress.unconfirmed, progress.in_flight, progress.confident) = (0, 0, 0, 0, true);
     }
+    let outlook = drain.state.runs().then(|| control.outlook(drain));
+    let (eta_seconds, eta_missing) = match outlook.as_ref().map(|outlook| outlook.eta) {
+        Some(Ok(eta)) => (seconds(eta), None),
+        Some(Err(too_few)) => (api::Eta::default(), Some(too_few.to_string())),
+        None => (api::Eta::default(), None),
+    };
     let remaining = progress.remaining();
     let backends = drain.target.backends(view);
     let down = backends.iter().filter(|(_, b)| b.live.gate.read().health == Health::Down).count();
@@ -92,8 +101,10 @@ pub(crate) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
         remaining,
         progress: progress_ratio(drain.initial, remaining),
         confident: progress.confident,
-        eta_seconds: api::Eta::default(),
-        upper_bound_seconds: if drained { None } else { drain.upper_bound(view, now).map(|d| d.as_secs()) },
+        confidence: if progress.confident || !drain.state.runs() { None } else { drain.doubt(view, now) },
+        eta_seconds,
+        eta_missing,
+        upper_bound_seconds: outlook.and_then(|outlook| outlook.upper_bound).map(|left| left.as_secs()),
         deadline: drain.deadline.map(rfc3339),
         ended: ended(progress.ended),
         verdict: (!drain.state.runs()).then(|| drain.state.as_str().to_owned()),
@@ -110,6 +121,11 @@ pub(crate) fn drain(drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
         backends_down: down as u64,
         finished: drain.finished.map(rfc3339),
     }
+}
+
+fn seconds(eta: Eta) -> api::Eta {
+    let seconds = |span: Duration| Some(span.as_secs());
+    api::Eta { p50: seconds(eta.p50), p90: seconds(eta.p90), p99: seconds(eta.p99) }
 }
 
 /// The share that has left. A drain that had nobody to begin with has nobody left to wait for.

@@ -13,7 +13,8 @@ use super::document::progress_ratio;
 use crate::model::admission::{Admission, Health, Intent, ReleaseState};
 use crate::model::backend::Backend;
 use crate::model::count::CountFault;
-use crate::model::drain::{Drain, DrainState};
+use crate::model::drain::{Drain, DrainState, Outlook};
+use crate::model::forecast::Eta;
 use crate::model::ledger::{EndReason, LossCause};
 use crate::model::reason::{PinResult, Reason};
 use crate::model::replay::ReplayCause;
@@ -258,12 +259,31 @@ pub const METRICS: &[Described] = &[
         out.drains(s, |d, _| d.started.0 as f64 / 1000.0);
     }),
     metric(
+        "tidegate_drain_eta_seconds",
+        Kind::Gauge,
+        &["target", "quantile"],
+        "Until the drain is empty, at 50, 90 and 99 % certainty; absent with too little history.",
+        |s, out| {
+            for (drain, outlook) in s.drains.iter().zip(&s.outlooks) {
+                let over = Outlook { eta: Ok(Eta::default()), upper_bound: None };
+                let Ok(eta) = outlook.as_ref().unwrap_or(&over).eta else { continue };
+                let target = drain.target.to_string();
+                for (quantile, span) in [("0.5", eta.p50), ("0.9", eta.p90), ("0.99", eta.p99)] {
+                    out.put(&[&target, quantile], span.as_secs_f64());
+                }
+            }
+        },
+    ),
+    metric(
         "tidegate_drain_upper_bound_seconds",
         Kind::Gauge,
         &["target"],
         "Until the last session has ended, if nobody clicks again.",
         |s, out| {
-            out.drains(s, |d, s| if d.state.runs() { d.upper_bound(&s.view, s.now).map_or(0.0, |left| left.as_secs_f64()) } else { 0.0 });
+            for (drain, outlook) in s.drains.iter().zip(&s.outlooks) {
+                let bound = outlook.as_ref().and_then(|outlook| outlook.upper_bound);
+                out.put(&[&drain.target.to_string()], bound.map_or(0.0, |left| left.as_secs_f64()));
+            }
         },
     ),
     metric("tidegate_drains_finished_total", Kind::Counter, &["verdict"], "Drains that are over, by verdict.", |s, out| {
@@ -379,6 +399,8 @@ struct Scrape {
     now: Time,
     /// The latest of each target; cancelled and superseded ones are over in every respect.
     drains: Vec<Drain>,
+    /// Of each of them; none of one that is over.
+    outlooks: Vec<Option<Outlook>>,
     finished: [(DrainState, u64); 3],
     reports: [(ReportResult, u64); ReportResult::ALL.len()],
 }
@@ -394,7 +416,8 @@ impl Scrape {
             seen.insert(d.target.clone()) && shown
         });
         drains.reverse();
-        Scrape { view, now: control.now(), drains, finished: control.finished(), reports: control.reports.so_far() }
+        let outlooks = drains.iter().map(|d| d.state.runs().then(|| control.outlook(d))).collect();
+        Scrape { view, now: control.now(), drains, outlooks, finished: control.finished(), reports: control.reports.so_far() }
     }
 
     fn releases(&self) -> impl Iterator<Item = (&App, &Release)> {

@@ -203,12 +203,12 @@ pub(super) async fn drain(State(admin): Shared, headers: HeaderMap, body: Bytes)
         return Err(Fault::new(StatusCode::CONFLICT, what, "none needed: tidegate status shows its state"));
     };
     let status = if running || !drain.state.runs() { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(document::drain(&drain, &admin.control.view(), admin.control.now()))).into_response())
+    Ok((status, Json(document::drain(&admin.control, &drain, &admin.control.view(), admin.control.now()))).into_response())
 }
 
 pub(super) async fn cancel(State(admin): Shared, Path(id): Path<String>) -> Answer {
     let drain = admin.control.cancel(drain_id(&id)?)?;
-    Ok(Json(document::drain(&drain, &admin.control.view(), admin.control.now())).into_response())
+    Ok(Json(document::drain(&admin.control, &drain, &admin.control.view(), admin.control.now())).into_response())
 }
 
 /// `d7`, and `7` for people who type.

@@ -53,7 +53,7 @@ pub(super) async fn drains(State(admin): Shared) -> Json<api::Drains> {
 pub(super) async fn drain(State(admin): Shared, Path(id): Path<String>) -> Answer {
     let found = admin.control.drain(drain_id(&id)?);
     let drain = found.ok_or_else(|| Fault::not_found(format!("drain '{id}' does not exist"), "see tidegate status"))?;
-    Ok(Json(document::drain(&drain, &admin.control.view(), admin.control.now())).into_response())
+    Ok(Json(document::drain(&admin.control, &drain, &admin.control.view(), admin.control.now())).into_response())
 }
 
 #[derive(Deserialize)]

@@ -40,6 +40,7 @@ pub struct Subject {
     pub(super) spec: Arc<BackendSpec>,
     pub(super) health: HealthSettings,
     pub(super) count_probe: Option<CountProbe>,
+    session_cookies: Vec<String>,
 }
 
 impl Subject {
@@ -52,6 +53,7 @@ impl Subject {
             spec: Arc::clone(&backend.spec),
             health: health_of(app, &backend.release),
             count_probe: app.settings.session.count_probe.clone(),
+            session_cookies: app.settings.session.cookies.clone(),
         }
     }
 
@@ -151,6 +153,7 @@ impl Watch {
             let started = Instant::now();
             self.probe_once(&subject, &probe, &mut resolver).await;
             self.compare_lives(&subject, &mut instance, probe.instance());
+            self.live.probe_has_session(probe.has_session(&subject.session_cookies));
             let first = !self.probed.send_replace(true);
             dice = mix(dice);
             self.rest(started, pause(subject.health.interval, first, dice)).await;

@@ -382,10 +382,43 @@ fn surveys_show_what_lives() {
     assert_eq!(facts, [(0, 20, 20, false, 0), (0, 1010, 1010, true, 0), (1, 20, 0, true, 1)]);
     assert!(list.iter().all(|listed| listed.handle.len() == 10));
     assert_eq!(ledger.list(&[0, 1], 2, at(1020)).len(), 2);
-    assert_eq!(ledger.last_end(&[0], at(1020)), Some(at(2800)));
-    assert_eq!(ledger.last_end(&[1], at(1020)), Some(at(2820)), "an open exchange may end now at the earliest");
-    assert_eq!(ledger.last_end(&[7], at(1020)), None);
+    assert_eq!(ledger.future(&[0], at(1020)).last_end, Some(at(2800)));
+    assert_eq!(ledger.future(&[1], at(1020)).last_end, Some(at(2820)), "an open exchange may end now at the earliest");
+    assert_eq!(ledger.future(&[7], at(1020)).last_end, None);
     let mut keys = Vec::new();
     ledger.for_each(|record| keys.push(record.key));
     assert_eq!(keys.len(), 3);
+}
+
+#[test]
+fn forecasts_learn_from_sessions_that_left_and_from_no_others() {
+    let (ledger, _) = ledger_of(4, rules(), 2);
+    let check = |expected: Result<(), u64>| {
+        let told = ledger.future(&[1], at(5000)).prospect.map(|_| ()).map_err(|few| few.ended);
+        assert_eq!(told, expected);
+    };
+    // Somebody must be there to be forecast.
+    ledger.born(key(999), 1, 0, at(4990));
+    ledger.enter(key(999), Attention::Foreground, at(4995));
+    for id in 0..60 {
+        ledger.born(key(id), 0, 0, at(id));
+        // A third never comes back, a third is lost.
+        if id % 3 > 0 {
+            ledger.enter(key(id), Attention::Foreground, at(id + 20));
+            ledger.leave(key(id), at(id + 21));
+        }
+    }
+    check(Err(0));
+    for id in (1..60).step_by(3) {
+        ledger.lose_one(key(id), LossCause::Restart, at(300));
+    }
+    check(Err(0));
+    for id in (2..59).step_by(3) {
+        ledger.end(key(id), EndReason::Logout, 0, at(300));
+    }
+    check(Err(19));
+    // The last of them falls silent.
+    ledger.sweep(at(4999));
+    check(Ok(()));
+    assert_eq!(ledger.future(&[0], at(5000)).prospect.map(|_| ()), Ok(()), "nobody is left there");
 }

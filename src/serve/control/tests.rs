@@ -1,0 +1,130 @@
+//! Orders that meet: two pipelines, an operator who changes her mind, the controller's turn in between.
+
+use std::sync::Barrier;
+
+use super::*;
+use crate::model::admission::{Admission, Health};
+use crate::model::change::NewApp;
+use crate::model::pin::Keyring;
+use crate::model::session_key::{KeyedHash, SessionKey};
+use crate::model::settings::Settings;
+use crate::model::sketch;
+
+/// An app `shop` as drawn, all backends up, whose ledger is believed at once.
+fn control(drawn: &str) -> Control {
+    let mut settings = Settings::default();
+    settings.session.idle_timeout = Duration::from_millis(1);
+    let keyring = Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap());
+    let app = NewApp { spec: sketch::app("shop", drawn, settings), keyring, hash: Arc::new(KeyedHash::new([7; 16])) };
+    let control = Control::new(Clock::start());
+    control.apply(&Change::Load(vec![app]), Owner::Config, DrainOrder::default()).unwrap();
+    for backend in control.view().apps[0].backends.iter().flatten() {
+        backend.live.observe(Health::Up, control.now());
+    }
+    control
+}
+
+fn promote(control: &Control, release: &str, from: Option<&str>) -> Result<Vec<u64>, Refused> {
+    let change = Change::Promote { app: "shop".to_owned(), release: release.to_owned(), from: from.map(str::to_owned), force: false };
+    control.apply(&change, Owner::Operator, DrainOrder::default())
+}
+
+fn order(control: &Control, target: &str, intent: Intent) -> Result<Vec<u64>, Refused> {
+    let change = Change::Intent { target: Target::parse(target).unwrap(), intent, force: false };
+    control.apply(&change, Owner::Operator, DrainOrder::default())
+}
+
+fn state(control: &Control, id: u64) -> DrainState {
+    control.drain(id).expect("it is remembered").state
+}
+
+/// A newborn, which holds a drain.
+fn open_session(control: &Control, id: u8) {
+    let view = control.view();
+    let app = view.app("shop").unwrap();
+    app.ledger.born(SessionKey([id; 16]), app.slot("v1", "a1").unwrap(), 0, control.now());
+}
+
+#[test]
+fn of_two_pipelines_that_promote_at_once_one_is_told_that_it_was_late() {
+    for _ in 0..200 {
+        let control = control("v2:b1 v3:c1 >v1:a1");
+        let start = Barrier::new(2);
+        let outcomes = std::thread::scope(|scope| {
+            let run = |release: &'static str| {
+                let (control, start) = (&control, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    (release, promote(control, release, Some("v1")))
+                })
+            };
+            [run("v2"), run("v3")].map(|thread| thread.join().unwrap())
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|(_, outcome)| outcome.is_ok());
+        assert_eq!((won.len(), lost.len()), (1, 1));
+        let (winner, refused) = (won[0].0, lost[0].1.as_ref().unwrap_err());
+        assert_eq!(control.view().app("shop").unwrap().current.as_deref(), Some(winner));
+        assert_eq!(refused.kind, RefusedKind::Conflict);
+        assert_eq!(refused.what, format!("app 'shop': current is '{winner}', not 'v1'"));
+    }
+}
+
+#[test]
+fn a_promotion_given_again_finds_its_drain_or_begins_it_anew() {
+    let control = control("v2:b1 >v1:a1");
+    open_session(&control, 1);
+    let drains = promote(&control, "v2", None).unwrap();
+    assert_eq!(promote(&control, "v2", Some("v1")).unwrap(), drains, "it is the same drain");
+    control.cancel(drains[0]).unwrap();
+    assert_eq!(state(&control, drains[0]), DrainState::Cancelled);
+    let view = control.view();
+    assert_eq!(view.app("shop").unwrap().release("v1").unwrap().state.as_str(), "draining", "only a promotion brings it back");
+    let told = control.events().last().unwrap().what.clone();
+    assert!(told.contains("tidegate drain shop/v1"), "{told}");
+    let anew = promote(&control, "v2", None).unwrap();
+    assert_ne!(anew, drains);
+    assert_eq!(order(&control, "shop/v1", Intent::Drain).unwrap(), anew);
+    assert_eq!(state(&control, anew[0]), DrainState::Draining);
+    assert!(control.cancel(drains[0]).is_err(), "it has ended");
+}
+
+#[test]
+fn what_returns_to_service_supersedes_its_drain() {
+    let control = control("v2:b1 >v1:a1,a2");
+    open_session(&control, 1);
+    let backend = order(&control, "shop/v1/a1", Intent::Drain).unwrap();
+    let release = promote(&control, "v2", None).unwrap();
+    assert_eq!((state(&control, backend[0]), state(&control, release[0])), (DrainState::Draining, DrainState::Draining), "several at once");
+    let other = promote(&control, "v1", None).unwrap();
+    assert_eq!((state(&control, backend[0]), state(&control, release[0])), (DrainState::Draining, DrainState::Superseded));
+    assert_eq!(state(&control, other[0]), DrainState::Draining);
+    order(&control, "shop/v1/a1", Intent::Serve).unwrap();
+    assert_eq!(state(&control, backend[0]), DrainState::Superseded);
+    let served = order(&control, "shop/v1/a2", Intent::Drain).unwrap();
+    control.cancel(served[0]).unwrap();
+    assert_eq!(control.view().apps[0].backends[1].as_ref().unwrap().admission(), Admission::Everyone, "cancelled, a backend serves again");
+}
+
+#[test]
+fn a_drain_ends_by_itself_and_its_verdict_stays() {
+    let control = control("v2:b1 >v1:a1");
+    let drains = promote(&control, "v2", None).unwrap();
+    // It is believed after a millisecond, and drained two turns later.
+    while state(&control, drains[0]) != DrainState::Drained {
+        control.tick();
+    }
+    assert_eq!(state(&control, drains[0]), DrainState::Drained);
+    assert!(promote(&control, "v2", None).unwrap().is_empty(), "nothing drains any more");
+    assert_eq!(control.finished()[0], (DrainState::Drained, 1));
+}
+
+#[test]
+fn an_outlook_is_remembered_for_a_moment() {
+    let control = control("v2:b1 >v1:a1");
+    open_session(&control, 1);
+    let drains = promote(&control, "v2", None).unwrap();
+    let drain = control.drain(drains[0]).unwrap();
+    let first = control.outlook(&drain);
+    open_session(&control, 2);
+    assert_eq!(control.outlook(&drain), first);
+}

@@ -1,0 +1,85 @@
+//! People whose sessions are older than the ledger: counted as they return, never killed, and no drain is sure of itself before
+//! one idle timeout has shown who there is.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Browser;
+use crate::scenarios::{counted, each_pin};
+use crate::shop::{Shop, backend};
+use crate::tidegate::{Sessions, Tidegate};
+
+const USERS: usize = 500;
+/// Long enough for all of them to come back on a busy machine.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A new process without a memory; keys are kept, as they would be in a configuration for several proxies.
+fn forget_everything(tidegate: &mut Tidegate) {
+    tidegate.stop();
+    for entry in std::fs::read_dir(tidegate.folder().join("state")).expect("the state directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            std::fs::remove_file(path).expect("removable");
+        }
+    }
+    tidegate.start_again();
+}
+
+/// Two clicks: without a signed pin, the second one makes somebody known.
+fn come_back(users: &mut [Browser], clicked: u64) {
+    for user in users {
+        for click in 1..=2 {
+            let answer = user.get("/").expect_status(200);
+            assert_eq!((answer.word("release"), answer.number("counter")), ("v1".to_owned(), clicked + click));
+        }
+        user.disconnect();
+    }
+}
+
+#[test]
+fn sessions_older_than_the_ledger_are_counted_and_hold_every_verdict_for_one_idle_timeout() {
+    each_pin(|pin| {
+        let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+        let shop = Shop::new(pin).patient_probes().session(&format!("idle_timeout: {}s", IDLE.as_secs()));
+        let mut tidegate = shop.release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let mut users: Vec<Browser> = (0..USERS).map(|_| tidegate.browser()).collect();
+        for user in &mut users {
+            assert_eq!(user.get("/").expect_status(200).number("counter"), 1);
+            user.disconnect();
+        }
+        forget_everything(&mut tidegate);
+        let began = Instant::now();
+        tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
+        tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
+        assert_eq!(tidegate.sessions("shop", "v1"), Sessions::default());
+
+        // In `learn` only the ledger knows where anybody belongs: they must come back before the promotion.
+        let before = if pin == "learn" { USERS } else { USERS / 2 };
+        let (early, late) = users.split_at_mut(before);
+        come_back(early, 1);
+        tidegate.wait_for_sessions("shop", "v1", before as u64, 0);
+        tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+        come_back(late, 1);
+        tidegate.wait_for_sessions("shop", "v1", USERS as u64, 0);
+        assert_eq!(counted(&tidegate, "tidegate_sessions_adopted_total", &[]), USERS as u64, "{pin}");
+        let shown = tidegate.cli(&["status"]).expect_code(0).stdout;
+        assert!(shown.contains("not sure yet: seen for "), "{shown}");
+
+        for user in &mut users {
+            assert_eq!(user.get("/logout").expect_status(200).word("release"), "v1");
+            user.disconnect();
+        }
+        tidegate.wait_for_sessions("shop", "v1", 0, 0);
+        let drains = tidegate.admin_get("/api/v1/drains");
+        let drain = drains["drains"].as_array().and_then(|all| all.iter().find(|d| d["target"] == "shop/v1")).expect("it drains").clone();
+        assert_eq!((&drain["initial"], &drain["remaining"]), (&before.into(), &0.into()), "{drain}");
+        assert!(began.elapsed() < IDLE, "the machine is too slow for this test");
+        assert_eq!((&drain["confident"], &drain["verdict"]), (&false.into(), &serde_json::Value::Null), "{drain}");
+        assert!(drain["confidence"].as_str().is_some_and(|why| why.ends_with(&format!("of {}s", IDLE.as_secs()))), "{drain}");
+
+        let id = drain["id"].as_str().expect("an id");
+        tidegate.cli(&["wait", id]).expect_code(0);
+        assert!(began.elapsed() >= IDLE - Duration::from_secs(5), "{pin}: drained after {:?}", began.elapsed());
+        assert_eq!(tidegate.release_state("shop", "v1"), "drained");
+        assert_eq!(b1.live_sessions().len(), 0, "nobody was sent elsewhere");
+    });
+}
