@@ -3,6 +3,7 @@
 
     benches/compare/compare.py                              everything that is installed, about ten minutes
     benches/compare/compare.py --peers bare-pingora,tidegate --workloads get1k,new1k --rounds 7
+    benches/compare/compare.py --peers tidegate --former OTHER-BUILD --workloads get1k,new1k --rounds 9
 
 Each proxy has one thread on one core; the load and the backends have another core, so requests/s say little. The figure to
 read is CPU time (user and system, all processes of the proxy) per completed request, and of this the ratio to another proxy within
@@ -32,7 +33,7 @@ CRATE = HERE / "bare-pingora"
 BUILT = PROJECT / "target" / "compare"
 CRATE_BINARIES = BUILT / "release"
 BACKENDS = ["s1", "s2", "s3", "s4"]
-BASELINES = ["bare-pingora", "haproxy"]
+BASELINES = ["bare-pingora", "haproxy", "former"]
 # Enough that a ledger or a pin cache cannot answer from one hot line, few enough that each is seen often.
 VISITORS = 64
 CONNECTIONS = 64
@@ -140,10 +141,10 @@ class Peer:
         if not found:
             raise Unusable(f"no program {self.program}; {self.remedy}")
         self.address, admin = free_address(), free_address()
-        places = {"run": bench.run, "listen": "%s:%d" % self.address, "admin": "%s:%d" % admin}
+        places = {"run": bench.run, "name": self.name, "listen": "%s:%d" % self.address, "admin": "%s:%d" % admin}
         places |= {name: "%s:%d" % address for name, address in zip(BACKENDS, bench.backends)}
         if self.conf:
-            places["conf"] = bench.run / self.conf
+            places["conf"] = bench.run / f"{self.name}-{self.conf}"
             places["conf"].write_text((HERE / "conf" / self.conf).read_text() % places)
         self.process = Process(self.name, [found] + [word % places for word in self.arguments], bench.proxy_core, bench)
         bench.processes.append(self.process)
@@ -169,13 +170,14 @@ class Peer:
         self.visitors = [cookies for _, _, cookies in firsts]
 
 
-def peers(tidegate):
+def peers(tidegate, former=None):
     backends = [f"%({name})s" for name in BACKENDS]
     return {peer.name: peer for peer in (
         Peer("haproxy", "haproxy", "apt-get install haproxy", ["-db", "-f", "%(conf)s"], "haproxy.cfg"),
         Peer("nginx", "nginx", "apt-get install nginx-light", ["-c", "%(conf)s"], "nginx.conf"),
         Peer("bare-pingora", str(CRATE_BINARIES / "bare-pingora"), "it is built by this script", ["%(listen)s"] + backends),
         Peer("tidegate", tidegate, "cargo build --release", ["run", "-c", "%(conf)s"], "tidegate.yaml"),
+        *([Peer("former", former, "build it from the commit before", ["run", "-c", "%(conf)s"], "tidegate.yaml")] if former else []),
     )}
 
 
@@ -358,8 +360,11 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=4, help="of load, per round and peer; default: %(default)s")
     parser.add_argument("--nice", type=int, default=0, help="of proxies, backends and load alike; root on a busy machine: -15")
     parser.add_argument("--tidegate", default=str(PROJECT / "target" / "release" / "tidegate"), help="its binary; default: target/release/tidegate")
+    parser.add_argument("--former", help="another build of tidegate, such as that of the commit before, measured beside it")
     parser.add_argument("--json", action="store_true", help="every single result as one JSON document instead of the tables")
     options = parser.parse_args()
+    if options.former:
+        options.peers, known_peers = f"{options.peers},former", [*known_peers, "former"]
     options.peers, options.workloads = options.peers.split(","), options.workloads.split(",")
     for chosen, known in ((options.peers, known_peers), (options.workloads, known_workloads)):
         if unknown := set(chosen) - set(known):
@@ -387,7 +392,7 @@ def main():
         os.sched_setaffinity(0, {bench.load_core})
         try:
             bench.start_origin()
-            available = peers(options.tidegate)
+            available = peers(options.tidegate, options.former)
             ready = start_all(bench, [available[name] for name in options.peers])
             if not ready:
                 raise Unusable("nobody is left to be measured")
