@@ -47,7 +47,8 @@ pub enum Change {
         /// Also without a healthy backend.
         force: bool,
     },
-    /// The release that was current before is promoted.
+    /// The release that was current before is promoted. Where the current one is so by a rollback already, nothing changes unless
+    /// `to` is given: the release before it is the one that failed.
     Rollback {
         /// The app.
         app: String,

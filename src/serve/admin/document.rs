@@ -216,6 +216,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_deadline_has_passed_only_when_no_time_is_left() {
+        let check = |millis, expected| assert_eq!(whole_seconds(Duration::from_millis(millis)), expected, "{millis} ms");
+        check(0, 0);
+        check(1, 1);
+        check(1_000, 1);
+        check(1_001, 2);
+    }
+
+    #[test]
     fn progress_is_the_share_that_has_left() {
         let check = |initial, remaining, expected: f64| assert_eq!(progress_ratio(initial, remaining), expected, "{initial} {remaining}");
         check(40, 40, 0.0);
