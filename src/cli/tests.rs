@@ -13,6 +13,7 @@ use super::Failure;
 use super::act::act;
 use super::args::Cli;
 use crate::model::admission::Intent;
+use crate::model::ledger::{EndReason, LossCause};
 use crate::serve::admin::tests::{Port, SECRET, port_with};
 
 /// A file with the port's token.
@@ -233,6 +234,12 @@ async fn waiting_ends_with_what_really_happened() {
     assert_eq!(typed(&format!("wait d{drain}"), &url, &token).await, Ok(0), "its session has ended");
     assert_eq!(typed("promote shop v42 --wait --json", &url, &token).await, Ok(0), "the same promotion again");
     controller.abort();
+    // What happens there afterwards is no part of that drain.
+    port.open_session("v41", "a1", b"late");
+    let view = port.control.view();
+    view.app("shop").unwrap().ledger.lose(0, LossCause::Restart, port.control.now());
+    assert_eq!(view.app("shop").unwrap().backend(0).unwrap().live.counts.ended(EndReason::Lost), 1);
+    assert_eq!(typed(&format!("wait d{drain}"), &url, &token).await, Ok(0), "a verdict stays");
 
     let superseded = typed("drain shop/v42/b1 --force", &url, &token).await;
     assert_eq!(superseded, Ok(0));

@@ -79,7 +79,7 @@ impl Draft {
                     format!("name the one to go back to: tidegate rollback {name} --to RELEASE"),
                 ));
             }
-            (None, None) => self.roll_back(&app, from, force)?,
+            (None, None) => self.promote_former(&app, from, force)?,
         }
         let (index, app) = self.find(name)?;
         if app.current != before {
@@ -90,7 +90,8 @@ impl Draft {
         Ok(())
     }
 
-    fn roll_back(&mut self, app: &App, from: Option<&str>, force: bool) -> Result<(), Refused> {
+    /// The release that was current before this one.
+    fn promote_former(&mut self, app: &App, from: Option<&str>, force: bool) -> Result<(), Refused> {
         let name = &*app.name;
         if let Some(current) = &app.current {
             compare(app, current, from)?;
