@@ -46,11 +46,11 @@ impl Operator {
             Command::Stage { app, release, backends, path } => self.stage(&app, release, backends, path).await,
             Command::Promote { app, release, from, force, waiting } => {
                 let order = api::Promote { release, from, force, then: waiting.then(), deadline: waiting.deadline() };
-                self.promote(&format!("/api/v1/apps/{}/promote", segment(&app)), &order, &waiting).await
+                self.promote(&format!("/api/v1/apps/{}/promote", segment(&app)), &order, &waiting, promoted).await
             }
             Command::Rollback { app, to, from, force, waiting } => {
                 let order = api::Rollback { to, from, force, then: waiting.then(), deadline: waiting.deadline() };
-                self.promote(&format!("/api/v1/apps/{}/rollback", segment(&app)), &order, &waiting).await
+                self.promote(&format!("/api/v1/apps/{}/rollback", segment(&app)), &order, &waiting, rolled_back).await
             }
             Command::Drain { target, wait, deadline, then, force } => {
                 let order = api::DrainOrder { target, deadline, then: then.map(|then| then.as_str().to_owned()), force };
@@ -151,13 +151,19 @@ impl Operator {
         self.change(&format!("/api/v1/apps/{}/releases", segment(app)), &order, |_: &Value| words.clone()).await
     }
 
-    async fn promote(&self, path: &str, order: &impl Serialize, waiting: &Waiting) -> Result<u8, Failure> {
+    async fn promote(
+        &self,
+        path: &str,
+        order: &impl Serialize,
+        waiting: &Waiting,
+        words: fn(&api::Promoted) -> String,
+    ) -> Result<u8, Failure> {
         let answers = self.everywhere(async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
         if !waiting.wait {
-            return self.tell(&answers, promoted);
+            return self.tell(&answers, words);
         }
         for (_, answer) in &answers {
-            eprintln!("{}", promoted(answer));
+            eprintln!("{}", words(answer));
         }
         let drains = answers.iter().flat_map(|(client, answer)| answer.drains.iter().map(|id| ((*client).clone(), id.clone()))).collect();
         self.waited(drains, waiting.limit()?).await
@@ -332,6 +338,11 @@ fn promoted(answer: &api::Promoted) -> String {
             drains.last().map_or("", String::as_str)
         ),
     }
+}
+
+/// A rollback always sets a drain going, except the one that has happened.
+fn rolled_back(answer: &api::Promoted) -> String {
+    if answer.drains.is_empty() { format!("already rolled back: {}", promoted(answer)) } else { promoted(answer) }
 }
 
 impl Waiting {

@@ -139,7 +139,7 @@ pub enum Command {
         /// Empty after this time
         #[arg(long, value_name = "TIME", value_parser = duration_text)]
         deadline: Option<String>,
-        /// What the deadline does with the sessions that are left
+        /// What the deadline does with the sessions that are left; without any deadline move_idle and evict mean now
         #[arg(long)]
         then: Option<Then>,
         /// Drain it even if no other backend takes new sessions
@@ -257,7 +257,7 @@ pub struct Waiting {
     /// Wait at most this long; together with --then it is the drain's deadline
     #[arg(long, value_name = "TIME", value_parser = duration_text)]
     pub timeout: Option<String>,
-    /// What the deadline does with the sessions that are left
+    /// What the deadline does with the sessions that are left; without any deadline move_idle and evict mean now
     #[arg(long)]
     pub then: Option<Then>,
 }

@@ -13,6 +13,7 @@ use super::Failure;
 use super::act::act;
 use super::args::Cli;
 use crate::model::admission::Intent;
+use crate::model::ledger::{EndReason, LossCause};
 use crate::serve::admin::tests::{Port, SECRET, port_with};
 
 /// A file with the port's token.
@@ -92,6 +93,10 @@ async fn commands_do_what_they_say_or_name_the_remedy() {
         ("promote shop v42 --from v9", Err("current is 'v41'")),
         ("promote shop v42 --from v41", Ok(0)),
         ("rollback shop --from v42", Ok(0)),
+        // A script that is run again.
+        ("rollback shop --from v42", Ok(0)),
+        ("rollback shop", Ok(0)),
+        ("rollback shop --from v41", Err("--to RELEASE")),
         ("drain shop/v41/a1 --deadline 4h --then move_idle", Ok(0)),
         ("drain shop/v41/a2", Err("then new clients go to")),
         ("drain shop/v41/a22", Err("nearest: shop/v41/a2")),
@@ -146,6 +151,25 @@ async fn a_script_reads_one_document() {
         let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"));
         assert!(document.pointer(field).is_some(), "{line}: no {field} in {text}");
     }
+}
+
+#[tokio::test]
+async fn a_rollback_that_has_happened_says_so() {
+    let (port, url) = port().await;
+    let token = TokenFile::new("rolled", SECRET);
+    let say = async |line: &str| {
+        let (done, text) = typed_and_read(line, &url, &token).await;
+        assert_eq!(done, Ok(0), "{line}");
+        text.trim_end().to_owned()
+    };
+    say("promote shop v42").await;
+    let first = say("rollback shop").await;
+    assert!(first.starts_with("v41 is current; drains: d"), "{first}");
+    assert_eq!(say("rollback shop").await, first);
+    say("stop shop/v42 --force").await;
+    assert_eq!(say("rollback shop").await, "already rolled back: v41 is current; nothing drains");
+    assert_eq!(typed("rollback shop --from v42 --wait", &url, &token).await, Ok(0));
+    assert_eq!(current(&port), "v41");
 }
 
 #[tokio::test]
@@ -210,6 +234,12 @@ async fn waiting_ends_with_what_really_happened() {
     assert_eq!(typed(&format!("wait d{drain}"), &url, &token).await, Ok(0), "its session has ended");
     assert_eq!(typed("promote shop v42 --wait --json", &url, &token).await, Ok(0), "the same promotion again");
     controller.abort();
+    // What happens there afterwards is no part of that drain.
+    port.open_session("v41", "a1", b"late");
+    let view = port.control.view();
+    view.app("shop").unwrap().ledger.lose(0, LossCause::Restart, port.control.now());
+    assert_eq!(view.app("shop").unwrap().backend(0).unwrap().live.counts.ended(EndReason::Lost), 1);
+    assert_eq!(typed(&format!("wait d{drain}"), &url, &token).await, Ok(0), "a verdict stays");
 
     let superseded = typed("drain shop/v42/b1 --force", &url, &token).await;
     assert_eq!(superseded, Ok(0));
@@ -218,5 +248,6 @@ async fn waiting_ends_with_what_really_happened() {
     assert_eq!(typed(&format!("wait d{drain}"), &url, &token).await, Ok(4));
     assert_eq!(port.control.view().app("shop").unwrap().backend(2).unwrap().live.gate.read().intent, Intent::Serve);
 
+    port.open_session("v42", "b1", b"two");
     assert_eq!(typed("drain shop/v42/b1 --force --deadline 1s --wait", &url, &token).await, Ok(2), "a deadline that keeps");
 }

@@ -54,7 +54,7 @@ fn verdict(d: &DrainStatus, dead: Duration, late: Duration) -> Option<Verdict> {
 
 /// Whether a deadline that has passed leaves whoever is there.
 fn stays(d: &DrainStatus) -> bool {
-    d.then == "keep" || (d.then == "move_idle" && d.remaining > 0)
+    d.then != "evict" && d.remaining > 0
 }
 
 /// All backends of a drain are down while sessions are left there.
@@ -229,6 +229,9 @@ mod tests {
         check(drained, 99, 0, Some(Verdict::Done));
         check(|d| d.deadline_in_seconds = Some(1), 0, 0, None);
         check(|d| d.deadline_in_seconds = Some(0), 0, 0, Some(Verdict::Late));
+        // Nobody is left: the fence is a moment away.
+        check(|d| (d.deadline_in_seconds, d.remaining) = (Some(0), 0), 0, 9, None);
+        check(|d| (d.deadline_in_seconds, d.remaining) = (Some(0), 0), 0, 10, Some(Verdict::Late));
         check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "move_idle".to_owned()), 0, 0, Some(Verdict::Late));
         check(|d| (d.deadline_in_seconds, d.then, d.remaining) = (Some(0), "move_idle".to_owned(), 0), 0, 9, None);
         check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "evict".to_owned()), 0, 9, None);

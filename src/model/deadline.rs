@@ -55,7 +55,7 @@ mod tests {
         };
         let over = |drain: &Drain| {
             let mut drain = drain.clone();
-            drain.finish(DrainState::Drained, world.now);
+            drain.finish(DrainState::Drained, &world.view, world.now);
             drain
         };
         let (release, backend) = (drain("shop/v1", Some(4)), drain("shop/v1/a1", Some(2)));

@@ -6,6 +6,7 @@
 mod confidence;
 mod deadline;
 mod outlook;
+mod pace;
 #[cfg(test)]
 mod race;
 #[cfg(test)]
@@ -14,10 +15,10 @@ mod tables;
 use std::sync::Arc;
 
 pub use self::confidence::{Doubt, doubt};
-use self::deadline::Pace;
 pub use self::outlook::Outlook;
+pub use self::pace::Pace;
 
-use super::admission::ReleaseState;
+use super::admission::{Health, ReleaseState};
 use super::backend::Backend;
 use super::event::Owner;
 use super::ledger::EndReason;
@@ -47,7 +48,10 @@ pub struct Drain {
     pub state: DrainState,
     /// When it reached its verdict.
     pub finished: Option<Time>,
-    pace: Pace,
+    /// What it had come to at its verdict: what happens there afterwards belongs to whoever serves there next.
+    outcome: Option<Progress>,
+    /// Of evictions, by app: each app has a rate of its own.
+    paces: Vec<(Arc<str>, Pace)>,
     /// Ends by reason before it began, to be subtracted.
     before: [u64; EndReason::ALL.len()],
 }
@@ -100,6 +104,10 @@ pub struct Progress {
     pub ended: [u64; EndReason::ALL.len()],
     /// Whether a count of zero would be the truth.
     pub confident: bool,
+    /// Backends it covers.
+    pub backends: u64,
+    /// Those of them that are down.
+    pub down: u64,
 }
 
 impl Progress {
@@ -138,14 +146,20 @@ impl Drain {
             then,
             state: DrainState::Draining,
             finished: None,
-            pace: Pace::default(),
+            outcome: None,
+            paces: Vec::new(),
             before: ended(&backends),
             target,
         }
     }
 
-    /// Who is left and who has gone.
+    /// Who is left and who has gone; once it is over, what was so at the verdict.
     pub fn progress(&self, view: &View, now: Time) -> Progress {
+        self.outcome.unwrap_or_else(|| self.measure(view, now))
+    }
+
+    /// The same at this moment, whether it is over or not.
+    pub fn measure(&self, view: &View, now: Time) -> Progress {
         let backends = self.target.backends(view);
         let sum = |pick: fn(&Backend) -> u64| backends.iter().map(|(_, b)| pick(b)).sum();
         let mut gone = ended(&backends);
@@ -158,7 +172,10 @@ impl Drain {
             unconfirmed: sum(|b| b.live.counts.unconfirmed()),
             in_flight: sum(|b| u64::from(b.live.gate.in_flight())),
             ended: gone,
-            confident: backends.iter().all(|(app, b)| doubt(app, b, now).is_none()),
+            // Of a target that has gone nothing is known, and unknown is not zero.
+            confident: !backends.is_empty() && backends.iter().all(|(app, b)| doubt(app, b, now).is_none()),
+            backends: backends.len() as u64,
+            down: backends.iter().filter(|(_, b)| b.live.gate.read().health == Health::Down).count() as u64,
         }
     }
 
@@ -192,8 +209,7 @@ impl Drain {
         // Behind the fence no exchange is in flight, so no session can be born: this count is final.
         let left: u64 = backends.iter().map(|(_, b)| b.sessions()).sum();
         if fenced == open.len() && left == 0 {
-            self.state = DrainState::Drained;
-            self.finished = Some(now);
+            (self.state, self.finished, self.outcome) = (DrainState::Drained, Some(now), Some(progress));
             return Step::Drained;
         }
         for gate in open.iter().take(fenced) {
@@ -202,16 +218,17 @@ impl Drain {
         if left > 0 { self.reopen() } else { Step::Same }
     }
 
-    /// Ends it without a proof.
-    pub fn finish(&mut self, state: DrainState, now: Time) {
-        self.state = state;
-        self.finished = Some(now);
+    /// Ends it without a proof. `view` is one in which its target still exists.
+    pub fn finish(&mut self, state: DrainState, view: &View, now: Time) {
+        let outcome = self.progress(view, now);
+        (self.state, self.finished, self.outcome) = (state, Some(now), Some(outcome));
     }
 
     /// What the release of a release drain should be in; `None` for other targets.
     pub fn release_state(&self) -> Option<ReleaseState> {
         match (&self.target, self.state) {
-            (Target::Release(..), DrainState::Draining) => Some(ReleaseState::Draining),
+            // Cancelled while it fenced, the release goes on losing its sessions: nobody proves that the last one has gone.
+            (Target::Release(..), DrainState::Draining | DrainState::Cancelled) => Some(ReleaseState::Draining),
             (Target::Release(..), DrainState::Fencing) => Some(ReleaseState::Fencing),
             (Target::Release(..), DrainState::Drained) => Some(ReleaseState::Drained),
             _ => None,

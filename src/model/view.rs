@@ -61,6 +61,8 @@ pub struct App {
     pub releases: Vec<Arc<Release>>,
     /// The current release; `None` means by health.
     pub current: Option<Arc<str>>,
+    /// The release that the current one replaced, if it is current by a rollback; a later promotion clears it.
+    pub rolled_back_from: Option<Arc<str>>,
     /// Where new clients go.
     pub open: Pool,
     /// Where they go when nobody else is left.

@@ -3,6 +3,8 @@
 //! Changes are computed and published under one lock, so two commands never build on the same view; requests read the
 //! snapshot without it.
 
+mod evictions;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,11 +12,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
+use self::evictions::Eviction;
 use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::webhook::ReportTally;
-use crate::model::admission::Intent;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
 use crate::model::drain::{Drain, DrainState, Outlook, Step};
@@ -22,12 +24,10 @@ use crate::model::event::{Event, Owner};
 use crate::model::settings::DrainThen;
 use crate::model::target::Target;
 use crate::model::time::Time;
-use crate::model::view::{App, View};
+use crate::model::view::{App, Release, View};
 
 /// Events kept for those who ask later: a busy day of deployments.
 const EVENTS_KEPT: usize = 1000;
-/// Between two turns of the controller.
-const EVICTION_TURN: Duration = Duration::from_millis(100);
 /// Finished drains kept for `tidegate wait` and the status document.
 const DRAINS_KEPT: usize = 100;
 
@@ -63,14 +63,6 @@ impl Inner {
             *count += u64::from(state == verdict);
         }
     }
-}
-
-/// Sessions that an operator ordered away and that are still to go.
-struct Eviction {
-    target: Target,
-    idle: Option<Duration>,
-    /// Evictions that the rate limit allows by now.
-    credit: f64,
 }
 
 /// How a new drain ends, where it differs from the app's settings.
@@ -131,8 +123,8 @@ impl Control {
     }
 
     fn apply_locked(&self, inner: &mut Inner, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
-        let now = self.now();
-        let applied = apply(&self.view(), change, owner, now)?;
+        let (now, before) = (self.now(), self.view());
+        let applied = apply(&before, change, owner, now)?;
         applied.commit(|view| self.view.store(Arc::new(view)));
         for event in &applied.events {
             self.record(inner, event.clone());
@@ -140,14 +132,16 @@ impl Control {
         for (app, slots) in &applied.evict {
             app.ledger.evict(slots, None, usize::MAX, now);
         }
+        self.supersede(inner, &applied.superseded, &before, owner, now);
         Ok(self.follow_drains(inner, &applied, change, owner, order, now))
     }
 
-    fn follow_drains(&self, inner: &mut Inner, applied: &Applied, change: &Change, owner: Owner, order: DrainOrder, now: Time) -> Vec<u64> {
-        for target in &applied.superseded {
+    /// Ends the drains of these targets; `before` is the view in which those that were removed still are.
+    fn supersede(&self, inner: &mut Inner, targets: &[Target], before: &View, owner: Owner, now: Time) {
+        for target in targets {
             let mut over = Vec::new();
             for drain in inner.drains.iter_mut().filter(|d| d.state.runs() && d.target == *target) {
-                drain.finish(DrainState::Superseded, now);
+                drain.finish(DrainState::Superseded, before, now);
                 over.push(drain.id);
             }
             for id in over {
@@ -156,6 +150,9 @@ impl Control {
                 self.record(inner, Event { at: now, owner, target: target.to_string().into(), what });
             }
         }
+    }
+
+    fn follow_drains(&self, inner: &mut Inner, applied: &Applied, change: &Change, owner: Owner, order: DrainOrder, now: Time) -> Vec<u64> {
         let view = self.view();
         let mut ids = Vec::new();
         // A promotion that has happened already, given again by a script that is run again: what it set going is attached to, or
@@ -167,17 +164,13 @@ impl Control {
         for target in applied.drains.iter().chain(&again) {
             if let Some(running) = inner.drains.iter_mut().find(|d| d.state.runs() && d.target == *target) {
                 // The same order again may bring another deadline; what it does not say stays.
-                running.deadline = order.deadline.map(|after| now + after).or(running.deadline);
-                running.then = order.then.unwrap_or(running.then);
+                running.ends_by(order.deadline, order.then, &view, now);
                 ids.push(running.id);
                 continue;
             }
             inner.last_drain += 1;
             let mut drain = Drain::new(inner.last_drain, target.clone(), owner, &view, now);
-            if let Some(after) = order.deadline {
-                drain.deadline = Some(now + after);
-            }
-            drain.then = order.then.unwrap_or(drain.then);
+            drain.ends_by(order.deadline, order.then, &view, now);
             ids.push(drain.id);
             let what = format!("drain d{} begins with {} live sessions", drain.id, drain.initial);
             self.record(inner, Event { at: now, owner, target: target.to_string().into(), what });
@@ -248,14 +241,19 @@ impl Control {
             let what = format!("drain 'd{id}' has ended: {}", drain.state.as_str());
             return Err(Refused { kind: RefusedKind::Conflict, what, remedy: "none needed".to_owned() });
         }
-        drain.finish(DrainState::Cancelled, now);
+        drain.finish(DrainState::Cancelled, &self.view(), now);
         let drain = drain.clone();
         inner.finished(DrainState::Cancelled);
-        // A cancelled drain of a backend or host is over in every respect: it takes new sessions again.
-        if !matches!(drain.target, Target::Release(..)) {
-            let serve = Change::Intent { target: drain.target.clone(), intent: Intent::Serve, force: true };
-            self.apply_locked(&mut inner, &serve, Owner::Operator, DrainOrder::default())?;
-        }
+        let change = match (&drain.target, drain.release_state()) {
+            // One that stops while it fences leaves no half-closed release behind.
+            (Target::Release(app, release), Some(state)) => Change::Settle { app: app.clone(), release: release.clone(), state },
+            // A cancelled drain of a backend or host is over in every respect: they take new sessions again.
+            (target, _) => {
+                let wanted_by = inner.drains.iter().filter(|d| d.state.runs()).map(|d| d.target.clone()).collect();
+                Change::GiveBack { target: target.clone(), wanted_by }
+            }
+        };
+        self.apply_locked(&mut inner, &change, Owner::Operator, DrainOrder::default())?;
         let target = drain.target.to_string();
         let what = match drain.target {
             // A release returns to service by promotion only: it goes on losing its sessions, but nobody waits for the last one.
@@ -269,50 +267,6 @@ impl Control {
         let event = Event { at: now, owner: Owner::Operator, target: target.into(), what };
         self.record(&mut inner, event);
         Ok(drain)
-    }
-
-    /// Ends live sessions of a target, no faster than `drain.evict_per_second`; returns how many there are.
-    ///
-    /// # Errors
-    /// [`Refused`] when the target does not exist.
-    pub fn evict(&self, target: &Target, idle: Option<Duration>) -> Result<usize, Refused> {
-        let now = self.now();
-        let backends = target.backends(&self.view());
-        if backends.is_empty() {
-            let nearest = target.nearest(&self.view()).join(", ");
-            return Err(Refused {
-                kind: RefusedKind::NotFound,
-                what: format!("target '{target}' does not exist"),
-                remedy: format!("nearest: {nearest}"),
-            });
-        }
-        let chosen = |app: &App, slot: u32| match idle {
-            None => app.backend(slot).map_or(0, |b| usize::try_from(b.live.counts.live()).unwrap_or(usize::MAX)),
-            Some(idle) => app.ledger.list(&[slot], usize::MAX, now).iter().filter(|l| l.confirmed && l.idle >= idle && l.open == 0).count(),
-        };
-        let count = backends.iter().map(|(app, b)| chosen(app, b.slot)).sum();
-        self.note(Owner::Operator, &target.to_string(), format!("{count} sessions are evicted"));
-        // All at once would be a login rush: the timer takes them at the app's rate, the first second's worth now.
-        self.lock().evictions.push(Eviction { target: target.clone(), idle, credit: f64::INFINITY });
-        self.work_off_evictions(&mut self.lock());
-        Ok(count)
-    }
-
-    fn work_off_evictions(&self, inner: &mut Inner) {
-        let (view, now) = (self.view(), self.now());
-        inner.evictions.retain_mut(|eviction| {
-            let backends = eviction.target.backends(&view);
-            let rate = backends.first().map_or(1.0, |(app, _)| f64::from(app.settings.drain.evict_per_second.max(1)));
-            eviction.credit = (eviction.credit + rate * EVICTION_TURN.as_secs_f64()).min(rate);
-            let mut room = eviction.credit as usize;
-            for (app, slots) in eviction.target.slots(&view) {
-                let evicted = app.ledger.evict(&slots, eviction.idle, room, now);
-                room -= evicted;
-                eviction.credit -= evicted as f64;
-            }
-            // Room left over means that nobody is left.
-            room == 0
-        });
     }
 
     /// The event log, oldest first.
@@ -338,12 +292,12 @@ impl Control {
         for (backend, count) in self.tunnels.close_outliving(&self.view(), now) {
             self.note(Owner::Controller, &backend, format!("tunnels closed whose session is over: {count}"));
         }
+        self.work_off_evictions();
+        self.meet_deadlines(now);
         let mut inner = self.lock();
-        self.work_off_evictions(&mut inner);
         let mut settled = Vec::new();
         let view = self.view();
         for drain in inner.drains.iter_mut().filter(|d| d.state.runs()) {
-            drain.meet_deadline(&view, now);
             let step = drain.step(&view, now);
             if step != Step::Same {
                 settled.push((drain.clone(), step));
@@ -353,6 +307,21 @@ impl Control {
             self.settled(&mut inner, &drain, step, now);
         }
         announce_deadlines(&inner.drains, &self.view());
+    }
+
+    /// Walks over ledgers, and therefore on copies of the drains: nobody waits for its lock meanwhile.
+    fn meet_deadlines(&self, now: Time) {
+        let view = self.view();
+        let mut due: Vec<Drain> = self.lock().drains.iter().filter(|d| d.state.runs() && d.deadline.is_some()).cloned().collect();
+        for drain in &mut due {
+            drain.meet_deadline(&view, now);
+        }
+        let mut inner = self.lock();
+        for met in due {
+            if let Some(drain) = inner.drains.iter_mut().find(|d| d.id == met.id) {
+                drain.keep_pace(met);
+            }
+        }
     }
 
     fn settled(&self, inner: &mut Inner, drain: &Drain, step: Step, now: Time) {
@@ -378,9 +347,17 @@ impl Control {
 /// The release that was current before the present one, while it still loses its sessions.
 fn emptying(view: &View, app: &str) -> Option<Target> {
     let app = view.app(app)?;
+    // After a rollback that is the one that failed, whatever else was promoted before.
+    if let Some(left) = &app.rolled_back_from {
+        return app.release(left).filter(|release| release.state.emptying()).map(|release| target_of(app, release));
+    }
     let former = app.releases.iter().filter(|release| app.current.as_ref() != Some(&release.name));
     let latest = former.max_by_key(|release| (release.promoted, release.since))?;
-    latest.state.emptying().then(|| Target::Release(app.name.to_string(), latest.name.to_string()))
+    latest.state.emptying().then(|| target_of(app, latest))
+}
+
+fn target_of(app: &App, release: &Release) -> Target {
+    Target::Release(app.name.to_string(), release.name.to_string())
 }
 
 #[cfg(test)]

@@ -77,6 +77,34 @@ fn a_drain_that_moves_the_idle_leaves_who_clicks_and_says_so() {
     for user in &mut users {
         assert_eq!(user.get("/").expect_status(200).word("release"), "v1");
     }
-    poller.send_text("still here").expect("an open exchange is never moved");
+    // Who polled is moved; what is open there stays open, and holds the fence.
+    let drains = tidegate.admin_get("/api/v1/drains");
+    let drain = drains["drains"].as_array().and_then(|all| all.last()).expect("a drain").clone();
+    assert_eq!(
+        (&drain["ended"]["evicted"], &drain["sessions"]["engaged"], &drain["in_flight"]),
+        (&1.into(), &2.into(), &1.into()),
+        "{drain}"
+    );
+    poller.send_text("still here").expect("its tunnel is open");
     assert_eq!(tidegate.release_state("shop", "v1"), "draining");
+}
+
+#[test]
+fn an_order_to_evict_without_a_deadline_is_obeyed_at_once_and_only_once() {
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let tidegate = seasoned(&a1, &b1);
+    assert_eq!(tidegate.cli(&["promote", "shop", "v2"]).code, 0);
+    let mut users: Vec<Browser> = (0..5).map(|_| user_on(&tidegate, "b1")).collect();
+    let rollback = ["rollback", "shop", "--then", "evict", "--wait"];
+    let ended = tidegate.cli(&rollback);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let drains = tidegate.admin_get("/api/v1/drains");
+    let drain = drains["drains"].as_array().and_then(|all| all.last()).expect("a drain").clone();
+    assert_eq!(drain["ended"]["evicted"], 5, "nobody was left to the idle timeout: {drain}");
+    let again = tidegate.cli(&rollback);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert!(again.stderr.contains("already rolled back: v1 is current"), "{}", again.stderr);
+    for user in &mut users {
+        assert_eq!(user.get("/").expect_status(200).word("release"), "v1");
+    }
 }

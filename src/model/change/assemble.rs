@@ -62,6 +62,7 @@ impl Draft {
                 Current::Release(name) => Some(name.as_str().into()),
                 Current::ByHealth => None,
             },
+            rolled_back_from: None,
             open: Pool::default(),
             backups: Pool::default(),
             backends: Vec::new(),

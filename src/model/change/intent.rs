@@ -47,6 +47,20 @@ impl Draft {
         Ok(())
     }
 
+    /// No drain is superseded by it: whoever still wants one of these backends out keeps it out.
+    pub(super) fn give_back(&mut self, target: &Target, wanted_by: &[Target]) {
+        let view = &self.applied.view;
+        // Those of releases hold by the state of the release, not by intents.
+        let others = wanted_by.iter().filter(|other| !matches!(other, Target::Release(..)));
+        let wanted: HashSet<_> = others.flat_map(|other| other.backends(view)).map(|(_, b)| Arc::as_ptr(&b.live)).collect();
+        let mut backends = target.backends(view);
+        backends.retain(|(_, b)| b.live.gate.read().intent == Intent::Drain && !wanted.contains(&Arc::as_ptr(&b.live)));
+        for (app, b) in &backends {
+            self.event(format!("{}/{}/{}", app.name, b.release, b.spec.name), Intent::Serve.as_str());
+        }
+        self.applied.intents = backends.into_iter().map(|(_, b)| (Arc::clone(&b.live), Intent::Serve)).collect();
+    }
+
     /// Drains of these backends are over, and so are those of hosts they are on: such a drain could never end.
     fn supersede(&mut self, target: &Target, backends: &[(Arc<App>, Arc<Backend>)]) {
         let name = |text: &str| text.to_owned();

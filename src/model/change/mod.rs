@@ -47,7 +47,8 @@ pub enum Change {
         /// Also without a healthy backend.
         force: bool,
     },
-    /// The release that was current before is promoted.
+    /// The release that was current before is promoted. Where the current one is so by a rollback already, nothing changes unless
+    /// `to` is given: the release before it is the one that failed.
     Rollback {
         /// The app.
         app: String,
@@ -66,6 +67,13 @@ pub enum Change {
         intent: Intent,
         /// Also when nobody is left to serve, or sessions live there.
         force: bool,
+    },
+    /// A cancelled drain of a backend or host gives back what it took: its backends serve again.
+    GiveBack {
+        /// What it emptied.
+        target: Target,
+        /// What other drains empty: their backends stay out, and so do those in maintenance.
+        wanted_by: Vec<Target>,
     },
     /// The controller moves a draining release on.
     Settle {
@@ -175,6 +183,7 @@ pub fn apply(view: &View, change: &Change, owner: Owner, now: Time) -> Result<Ap
         Change::Promote { app, release, from, force } => next.promote(app, release, from.as_deref(), *force)?,
         Change::Rollback { app, to, from, force } => next.rollback(app, to.as_deref(), from.as_deref(), *force)?,
         Change::Intent { target, intent, force } => next.intent(target, *intent, *force)?,
+        Change::GiveBack { target, wanted_by } => next.give_back(target, wanted_by),
         Change::Settle { app, release, state } => next.settle(app, release, *state)?,
         Change::Stop { app, release, force } => next.stop(app, release, *force)?,
         Change::Remove { app, release } => next.remove(app, release)?,

@@ -48,7 +48,7 @@ impl Draft {
         }
         let (state, now, owner) = (wanted.state, self.now, self.owner);
         let mut app = App::clone(&app);
-        app.current = Some(release.into());
+        (app.current, app.rolled_back_from) = (Some(release.into()), None);
         app.edit(&current, |old| (old.state, old.since, old.owner) = (ReleaseState::Draining, now, owner));
         app.edit(release, |new| {
             (new.state, new.since, new.owner, new.promoted) = (ReleaseState::Current, now, owner, Some(now));
@@ -64,11 +64,37 @@ impl Draft {
 
     pub(super) fn rollback(&mut self, name: &str, to: Option<&str>, from: Option<&str>, force: bool) -> Result<(), Refused> {
         let (_, app) = self.find(name)?;
-        if let Some(to) = to {
-            return self.promote(name, to, from, force);
+        let before = app.current.clone();
+        match (to, &app.rolled_back_from) {
+            (Some(to), _) => self.promote(name, to, from, force)?,
+            // The same rollback again is no change: the release before this one is the one that failed.
+            (None, Some(left)) if from.is_none_or(|from| from == &**left) => {}
+            (None, Some(left)) => {
+                let current = before.as_deref().unwrap_or_default();
+                compare(&app, current, from)?;
+                let what = format!("app '{name}': '{current}' is current by a rollback from '{left}'");
+                return Err(Refused::new(
+                    RefusedKind::Conflict,
+                    what,
+                    format!("name the one to go back to: tidegate rollback {name} --to RELEASE"),
+                ));
+            }
+            (None, None) => self.promote_former(&app, from, force)?,
         }
+        let (index, app) = self.find(name)?;
+        if app.current != before {
+            let mut app = App::clone(&app);
+            app.rolled_back_from = before;
+            self.replace(index, app);
+        }
+        Ok(())
+    }
+
+    /// The release that was current before this one.
+    fn promote_former(&mut self, app: &App, from: Option<&str>, force: bool) -> Result<(), Refused> {
+        let name = &*app.name;
         if let Some(current) = &app.current {
-            compare(&app, current, from)?;
+            compare(app, current, from)?;
         }
         let older = app.releases.iter().filter(|r| app.current.as_ref() != Some(&r.name) && r.promoted.is_some());
         // A release that was never current but drains was so in an earlier life of this process.
@@ -88,6 +114,9 @@ impl Draft {
         if !found.state.emptying() {
             let what = format!("release '{name}/{release}' is {} and does not drain", found.state.as_str());
             return Err(Refused::new(RefusedKind::Conflict, what, "none needed"));
+        }
+        if found.state == state {
+            return Ok(());
         }
         let (now, owner) = (self.now, self.owner);
         let mut app = App::clone(&app);
@@ -148,6 +177,7 @@ impl Draft {
                 "try again when they have ended",
             );
         }
+        let found = Arc::clone(found);
         let slots: Vec<u32> = found.backends.iter().map(|b| b.slot).collect();
         let mut app = App::clone(&app);
         app.releases.retain(|r| &*r.name != release);
@@ -158,7 +188,21 @@ impl Draft {
         app.refresh();
         self.event(target, "removed");
         self.replace(index, app);
+        self.supersede_gone(name, release, &found.backends);
         Ok(())
+    }
+
+    /// Drains of what has been removed can prove nothing any more.
+    fn supersede_gone(&mut self, app: &str, release: &str, backends: &[Arc<Backend>]) {
+        let name = |text: &str| text.to_owned();
+        self.applied.superseded.push(Target::Release(name(app), name(release)));
+        for backend in backends {
+            let host = Target::Host(name(&backend.spec.address.host));
+            let mut gone = vec![Target::Backend(name(app), name(release), name(&backend.spec.name))];
+            gone.extend(Some(host).filter(|host| host.backends(&self.applied.view).is_empty()));
+            gone.retain(|target| !self.applied.superseded.contains(target));
+            self.applied.superseded.append(&mut gone);
+        }
     }
 }
 

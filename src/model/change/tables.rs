@@ -76,6 +76,15 @@ fn releases_come_and_go_by_command() {
     check(">v1:a1", &["stage v2:b1", UP, "promote v2 --from v1", "promote v2 --from v1"], "v1 draining, v2 current");
     check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback"], "v1 current, v2 draining");
     check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback v1 --from v2"], "v1 current, v2 draining");
+    // The same rollback again would bring back the release that failed.
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback", "rollback"], "v1 current, v2 draining");
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback --from v2", "rollback --from v2"], "v1 current, v2 draining");
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback v1", "rollback", "rollback"], "v1 current, v2 draining");
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback", "b1=down", "rollback"], "v1 current, v2 draining");
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback", "rollback v2"], "v1 draining, v2 current");
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback", "promote v1", "rollback"], "v1 current, v2 draining");
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback", "promote v2", "rollback"], "v1 current, v2 draining");
+    check("v1:a1 >v2:b1", &["stage v3:c1", "c1=up", "promote v3", "rollback", "rollback"], "v1 draining, v2 current, v3 draining");
     check("v1:a1 v2:b1 >v3:c1", &["rollback v1"], "v1 current, v2 draining, v3 draining");
     check(">v1:a1", &["stage v2:b1", UP, "promote v2", "settle v1 fencing"], "v1 fencing, v2 current");
     check(">v1:a1", &["stage v2:b1", UP, "promote v2", "settle v1 drained", "rollback"], "v1 current, v2 draining");
@@ -140,6 +149,14 @@ fn a_refusal_names_the_object_and_the_remedy() {
     check_after(
         &["rollback --from v1"],
         "Conflict: app 'shop': current is 'v2', not 'v1'; somebody else was first: look at tidegate status and decide again",
+    );
+    check_after(
+        &["rollback", "rollback --from v3"],
+        "Conflict: app 'shop': current is 'v1', not 'v3'; somebody else was first: look at tidegate status and decide again",
+    );
+    check_after(
+        &["rollback", "rollback --from v1"],
+        "Conflict: app 'shop': 'v1' is current by a rollback from 'v2'; name the one to go back to: tidegate rollback shop --to RELEASE",
     );
     check_after(
         &["a1=down", "rollback"],
@@ -327,10 +344,36 @@ fn a_change_tells_which_drains_begin_and_end() {
     check(">v1:a1,a2", &["drain shop/v1/a1"], "serve shop/v1/a1", "", "shop/v1/a1 host:10.0.0.1");
     check(">v1:a1,a2", &["drain host:10.0.0.1"], "serve host:10.0.0.1", "", "host:10.0.0.1 shop/v1/a1");
     check(">v1:a1,a2", &["drain shop/v1/a1"], "maintain shop/v1/a1", "", "shop/v1/a1 host:10.0.0.1");
+    check(">v1:a1", &["stage v2:b1", UP, "promote v2", "rollback"], "rollback", "", "");
+    // Of what has been removed nothing can be proven; a host that has other backends goes on.
+    let removed = &["stage v2:b1,c2", UP, "promote v2", "rollback", "stop v2"];
+    check(">v1:a1", removed, "remove v2", "", "shop/v2 shop/v2/b1 shop/v2/c2 host:10.0.0.2");
     // Started without state: whoever has a session in another release may come back.
     let spec = sketch::app("shop", "v1:a1 >v2:b1", Settings::default());
     let view = loaded(vec![spec], START);
     assert_eq!(view.apps[0].releases[0].state, ReleaseState::Draining);
+}
+
+#[test]
+fn what_a_drain_gives_back_serves_unless_others_want_it_out() {
+    let check = |commands: &[&str], wanted_by: &[&str], expected: [Admission; 4]| {
+        let (mut world, outcome) = play(">v1:a1,b1,c1,d2,e3", commands);
+        assert!(!outcome.contains(": "), "{outcome}");
+        let target = |text: &&str| Target::parse(text).expect("a target");
+        let change = Change::GiveBack { target: target(&"host:10.0.0.1"), wanted_by: wanted_by.iter().map(target).collect() };
+        let applied = world.order(&change).expect("no harm in it");
+        assert!(applied.superseded.is_empty() && applied.drains.is_empty(), "other drains go on");
+        assert_eq!(["a1", "b1", "c1", "d2"].map(|name| world.backend(name).admission()), expected, "{commands:?} {wanted_by:?}");
+    };
+    let (all, known, nobody) = (Admission::Everyone, Admission::KnownSessions, Admission::Nobody);
+    let host = "drain host:10.0.0.1";
+    check(&[host], &[], [all, all, all, all]);
+    check(&[host], &["shop/v1/a1"], [known, all, all, all]);
+    check(&["drain shop/v1/d2", host], &["shop/v1/a1", "shop/v1/d2"], [known, all, all, known]);
+    check(&[host, "maintain shop/v1/b1"], &[], [all, nobody, all, all]);
+    check(&["drain shop/v1/d2", "maintain shop/v1/c1", host], &["shop/v1/d2"], [all, all, all, known]);
+    // A release leaves by its state, whatever its backends are told.
+    check(&[host], &["shop/v1"], [all, all, all, all]);
 }
 
 #[test]

@@ -40,7 +40,9 @@ impl Drain {
                 earliest = earliest.max(idle_timeout.saturating_sub(seen));
             }
         }
-        let evicted_by = self.deadline.filter(|_| self.then == DrainThen::Evict).map(|deadline| deadline.since(now));
+        // A deadline that came too late for the rate of evictions is missed: the last one goes when the rate allows.
+        let evicted_by = self.deadline.filter(|_| self.then == DrainThen::Evict);
+        let evicted_by = evicted_by.map(|deadline| deadline.since(now).max(self.eviction_span(view)));
         let within = |span: Duration| evicted_by.map_or(span, |by| span.min(by)).max(earliest);
         let eta = prospects.map(|prospects| {
             let Eta { p50, p90, p99 } = eta(&prospects);

@@ -216,7 +216,7 @@ fn a_drain_that_was_ended_by_order_stays_ended() {
     for state in [DrainState::Cancelled, DrainState::Superseded] {
         let mut world = deployed();
         let mut drain = begin(&world, "shop/v1");
-        drain.finish(state, world.now);
+        drain.finish(state, &world.view, world.now);
         steps(&mut world, &mut drain, &[Step::Same, Step::Same]);
         assert_eq!((drain.state, drain.finished), (state, Some(world.now)));
         assert_eq!(world.backend("a1").admission(), Admission::KnownSessions);
@@ -265,8 +265,8 @@ fn a_deadline_moves_sessions_early_enough_and_no_faster_than_allowed() {
     };
     check(DrainThen::Keep, 9, 9);
     // Nine sessions at four a second need a little more than two seconds, and the fence some time.
-    check(DrainThen::Evict, 4, 0);
-    check(DrainThen::MoveIdle, 4, 1);
+    check(DrainThen::Evict, 5, 0);
+    check(DrainThen::MoveIdle, 5, 1);
 }
 
 #[test]
@@ -295,8 +295,115 @@ fn a_deadline_leaves_nobody_behind_whom_it_may_move() {
         assert_eq!((0..4).filter(lives).collect::<Vec<u8>>(), expected, "{then:?}");
     };
     check(DrainThen::Keep, &[0, 1, 2, 3]);
-    check(DrainThen::MoveIdle, &[1, 2, 3]);
+    // Nobody has looked at the tab that keeps an exchange open, or polls.
+    check(DrainThen::MoveIdle, &[2, 3]);
     check(DrainThen::Evict, &[]);
+}
+
+#[test]
+fn moving_the_idle_is_not_held_up_by_pollers() {
+    let mut world = deployed();
+    session(&world, 1, "a1", true);
+    let ledger = Arc::clone(&world.shop().ledger);
+    let mut drain = begin(&world, "shop/v1");
+    drain.ends_by(Some(Duration::from_secs(600)), Some(DrainThen::MoveIdle), &world.view, world.now);
+    for second in 0..601 {
+        ledger.enter(key(1), Attention::Background, world.now);
+        ledger.leave(key(1), world.now);
+        drain.meet_deadline(&world.view, world.now);
+        assert_eq!(world.backend("a1").live.counts.live(), u64::from(second < 600), "{second}");
+        world.pass(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn an_order_to_move_without_a_deadline_means_now() {
+    // The deadline that follows, in milliseconds, for 100 sessions at 50 a second; and who is left a second later.
+    let check = |own: Option<u64>, configured: Option<u64>, then: Option<DrainThen>, deadline: Option<u64>, left: u64| {
+        let mut world = World::with("v1:a1 >v2:b1", |settings| settings.drain.deadline = configured.map(Duration::from_secs));
+        for id in 0..100 {
+            session(&world, id, "a1", true);
+        }
+        world.pass(Duration::from_secs(600));
+        let mut drain = begin(&world, "shop/v1");
+        drain.ends_by(own.map(Duration::from_secs), then, &world.view, world.now);
+        let told = drain.deadline.map(|at| at.since(world.now).as_millis() as u64);
+        for _ in 0..11 {
+            drain.meet_deadline(&world.view, world.now);
+            world.pass(Duration::from_millis(100));
+        }
+        assert_eq!((told, world.backend("a1").live.counts.live()), (deadline, left), "{own:?} {configured:?} {then:?}");
+    };
+    check(None, None, None, None, 100);
+    check(None, None, Some(DrainThen::Keep), None, 100);
+    check(None, None, Some(DrainThen::Evict), Some(3_000), 50);
+    check(None, None, Some(DrainThen::MoveIdle), Some(3_000), 50);
+    check(None, Some(60), Some(DrainThen::Evict), Some(60_000), 100);
+    check(Some(30), None, Some(DrainThen::Evict), Some(30_000), 100);
+    check(Some(30), Some(60), Some(DrainThen::Evict), Some(30_000), 100);
+    check(Some(1), None, Some(DrainThen::Evict), Some(1_000), 50);
+}
+
+#[test]
+fn each_app_on_a_host_is_evicted_at_its_own_rate() {
+    let app = |name: &str, rate: u32| {
+        let mut settings = crate::model::settings::Settings::default();
+        settings.drain.evict_per_second = rate;
+        sketch::app(name, "v1:a1 >v2:b1", settings)
+    };
+    let mut world = World::of(vec![app("shop", 1), app("wiki", 10)]);
+    for app in &world.view.apps {
+        for id in 0..20 {
+            app.ledger.born(key(id), 0, 0, world.now);
+            app.ledger.enter(key(id), Attention::Foreground, world.now);
+            app.ledger.leave(key(id), world.now);
+        }
+    }
+    let mut drain = begin(&world, "host:10.0.0.1");
+    drain.ends_by(None, Some(DrainThen::Evict), &world.view, world.now);
+    assert_eq!(drain.deadline, Some(world.now + Duration::from_secs(21)), "the slower one counts");
+    for _ in 0..12 {
+        drain.meet_deadline(&world.view, world.now);
+        world.pass(Duration::from_millis(100));
+    }
+    let left: Vec<u64> = world.view.apps.iter().map(|app| app.release("v1").expect("it drains").live()).collect();
+    // The faster one waits until it must begin.
+    assert_eq!(left, [19, 20]);
+}
+
+#[test]
+fn a_verdict_is_kept_whatever_happens_there_afterwards() {
+    for by_proof in [true, false] {
+        let mut world = deployed();
+        session(&world, 1, "a1", true);
+        let mut drain = begin(&world, "shop/v1");
+        if by_proof {
+            world.shop().ledger.end(key(1), EndReason::Logout, 0, world.now);
+            steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+        } else {
+            drain.finish(DrainState::Cancelled, &world.view, world.now);
+        }
+        let verdict = drain.progress(&world.view, world.now);
+        assert_eq!((verdict.remaining(), verdict.confident), (u64::from(!by_proof), true));
+        // It serves again, and its backend dies with somebody's session.
+        world.command("rollback v1").expect("up");
+        session(&world, 2, "a1", true);
+        world.shop().ledger.lose(world.backend("a1").slot, crate::model::ledger::LossCause::Restart, world.now);
+        session(&world, 3, "a1", true);
+        world.observe("a1", Health::Down);
+        assert_eq!(drain.progress(&world.view, world.now), verdict);
+        assert_ne!(drain.measure(&world.view, world.now), verdict);
+    }
+}
+
+#[test]
+fn what_has_gone_proves_nothing() {
+    let mut world = deployed();
+    world.command("stage v3:c3").expect("a new one");
+    let mut drain = begin(&world, "shop/v3/c3");
+    world.command("remove v3").expect("never promoted");
+    steps(&mut world, &mut drain, &[Step::Same, Step::Same]);
+    assert_eq!(drain.state, DrainState::Draining);
 }
 
 #[test]
@@ -318,6 +425,14 @@ fn a_forecast_waits_for_confidence_and_keeps_within_an_evicting_deadline() {
     drain.deadline = Some(world.now + Duration::from_secs(60));
     drain.then = DrainThen::Evict;
     assert_eq!(drain.outlook(&world.view, world.now).eta.expect("as before").p99, Duration::from_secs(60));
+    // Evictions take as long as their rate says, whatever was ordered.
+    for id in 0..100 {
+        session(&world, id, "a1", true);
+    }
+    for deadline in [world.now + Duration::from_secs(1), sketch::START] {
+        drain.deadline = Some(deadline);
+        assert_eq!(drain.outlook(&world.view, world.now).eta.expect("as before").p99, Duration::from_secs(2));
+    }
     // The same users, seen by a process that has just started.
     world.now = sketch::START + Duration::from_secs(60);
     let eta = begin(&world, "shop/v1").outlook(&world.view, world.now).eta.expect("as before");

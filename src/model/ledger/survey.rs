@@ -57,6 +57,23 @@ impl Ledger {
         self.evict_from(&[Gauge::KeptAlive, Gauge::Engaged], slots, idle_at_least, limit, now)
     }
 
+    /// The same for those only that nobody is engaged in, whatever keeps them alive: an open tunnel or a poller may do so for ever.
+    pub fn evict_unengaged(&self, slots: &[u32], limit: usize, now: Time) -> usize {
+        self.evict_from(&[Gauge::KeptAlive], slots, None, limit, now)
+    }
+
+    /// How many confirmed sessions of these backends have been silent for so long and have no exchange under way: those that
+    /// [`Ledger::evict`] would end.
+    pub fn silent(&self, slots: &[u32], idle_at_least: Duration, now: Time) -> usize {
+        let slots = Slots::new(slots);
+        let mut count = 0;
+        self.each(|entry, _| {
+            count += usize::from(slots.contain(entry.slot) && entry.is_silent() && entry.silence(self.clock, now) >= idle_at_least);
+            ControlFlow::Continue(())
+        });
+        count
+    }
+
     /// Ends up to `limit` newborns of these backends: they end as unconfirmed.
     pub fn evict_newborns(&self, slots: &[u32], limit: usize, now: Time) -> usize {
         self.evict_from(&[Gauge::Unconfirmed], slots, None, limit, now)

@@ -159,7 +159,7 @@ impl Simulation {
 
     /// A drain's verdict is the truth: nobody is left, nothing is under way.
     pub(super) fn verdict(&mut self, drain: &Drain) {
-        let progress = drain.progress(&self.world.view, self.world.now);
+        let progress = drain.measure(&self.world.view, self.world.now);
         let empty = progress.remaining() + progress.unconfirmed + progress.in_flight == 0 && progress.confident;
         self.require(empty, || format!("drained? {progress:?}"));
     }

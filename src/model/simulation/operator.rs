@@ -103,12 +103,16 @@ impl Simulation {
         if running.is_empty() {
             return;
         }
-        let drain = &mut self.drains[running[self.dice.below(running.len())]];
-        drain.finish(DrainState::Cancelled, self.world.now);
-        let target = drain.target.clone();
-        if !matches!(target, Target::Release(..)) {
-            self.order(&Change::Intent { target, intent: Intent::Serve, force: true }, Owner::Operator);
-        }
+        let cancelled = running[self.dice.below(running.len())];
+        let drain = &mut self.drains[cancelled];
+        drain.finish(DrainState::Cancelled, &self.world.view, self.world.now);
+        let (target, state) = (drain.target.clone(), drain.release_state());
+        let others = self.drains.iter().filter(|d| d.state.runs()).map(|d| d.target.clone()).collect();
+        let change = match (target, state) {
+            (Target::Release(app, release), Some(state)) => Change::Settle { app, release, state },
+            (target, _) => Change::GiveBack { target, wanted_by: others },
+        };
+        self.order(&change, Owner::Operator);
     }
 
     fn order(&mut self, change: &Change, owner: Owner) {
@@ -119,9 +123,11 @@ impl Simulation {
             Change::Stop { app, release, .. } => format!("stop {app}/{release}"),
             Change::Remove { app, release } => format!("remove {app}/{release}"),
             Change::Intent { target, intent, .. } => format!("{} {target}", intent.as_str()),
+            Change::GiveBack { target, .. } => format!("give back {target}"),
             Change::Settle { app, release, state } => format!("settle {app}/{release} {}", state.as_str()),
             Change::Load(_) => "load".to_owned(),
         };
+        let before = self.world.view.clone();
         match self.world.change(change, owner) {
             Err(refused) => {
                 self.note(|| format!("{told}: refused, {}", refused.what));
@@ -141,7 +147,7 @@ impl Simulation {
                 });
                 self.meet_backends();
                 for drain in self.drains.iter_mut().filter(|d| d.state.runs() && applied.superseded.contains(&d.target)) {
-                    drain.finish(DrainState::Superseded, self.world.now);
+                    drain.finish(DrainState::Superseded, &before, self.world.now);
                 }
                 for target in applied.drains {
                     self.begin_drain(target, owner);

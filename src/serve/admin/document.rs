@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::api;
-use crate::model::admission::Health;
 use crate::model::backend::Backend;
-use crate::model::drain::{Drain, DrainState};
+use crate::model::drain::Drain;
 use crate::model::event::Event;
 use crate::model::forecast::Eta;
 use crate::model::ledger::{Counts, EndReason, Listed, Summary};
@@ -76,12 +75,7 @@ fn sum(all: impl Iterator<Item = api::Sessions>) -> api::Sessions {
 
 /// A drain as it stands.
 pub(crate) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) -> api::DrainStatus {
-    let mut progress = drain.progress(view, now);
-    let drained = drain.state == DrainState::Drained;
-    if drained {
-        // What happens there after the proof belongs to whoever serves there next.
-        (progress.engaged, progress.kept_alive, progress.unconfirmed, progress.in_flight, progress.confident) = (0, 0, 0, 0, true);
-    }
+    let progress = drain.progress(view, now);
     let outlook = drain.state.runs().then(|| control.outlook(drain));
     let (eta_seconds, eta_missing) = match outlook.as_ref().map(|outlook| outlook.eta) {
         Some(Ok(eta)) => (seconds(eta), None),
@@ -89,8 +83,8 @@ pub(crate) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) ->
         None => (api::Eta::default(), None),
     };
     let remaining = progress.remaining();
-    let backends = drain.target.backends(view);
-    let down = backends.iter().filter(|(_, b)| b.live.gate.read().health == Health::Down).count();
+    // Of one that is over nothing moves on, its deadline neither.
+    let until = |at: Time| at.since(drain.finished.unwrap_or(now));
     api::DrainStatus {
         id: format!("d{}", drain.id),
         target: drain.target.to_string(),
@@ -108,7 +102,7 @@ pub(crate) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) ->
         deadline: drain.deadline.map(rfc3339),
         ended: ended(progress.ended),
         verdict: (!drain.state.runs()).then(|| drain.state.as_str().to_owned()),
-        deadline_in_seconds: drain.deadline.map(|at| at.since(now).as_secs()),
+        deadline_in_seconds: drain.deadline.map(|at| whole_seconds(until(at))),
         then: then_name(drain.then).to_owned(),
         sessions: api::Sessions {
             live: remaining,
@@ -117,10 +111,15 @@ pub(crate) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) ->
             unconfirmed: progress.unconfirmed,
         },
         in_flight: progress.in_flight,
-        backends: backends.len() as u64,
-        backends_down: down as u64,
+        backends: progress.backends,
+        backends_down: progress.down,
         finished: drain.finished.map(rfc3339),
     }
+}
+
+/// Rounded up: 0 says that the time is over.
+fn whole_seconds(span: Duration) -> u64 {
+    span.as_millis().div_ceil(1000) as u64
 }
 
 fn seconds(eta: Eta) -> api::Eta {
@@ -215,6 +214,15 @@ pub(super) fn event(event: &Event) -> api::Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_has_passed_only_when_no_time_is_left() {
+        let check = |millis, expected| assert_eq!(whole_seconds(Duration::from_millis(millis)), expected, "{millis} ms");
+        check(0, 0);
+        check(1, 1);
+        check(1_000, 1);
+        check(1_001, 2);
+    }
 
     #[test]
     fn progress_is_the_share_that_has_left() {

@@ -228,7 +228,11 @@ pub(super) async fn intent(State(admin): Shared, headers: HeaderMap, body: Bytes
 
 pub(super) async fn evict(State(admin): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     let order: api::Evict = read(&headers, &body)?;
-    let evicted = admin.control.evict(&target(&order.target)?, span("idle", order.idle.as_deref())?)?;
+    let (target, idle) = (target(&order.target)?, span("idle", order.idle.as_deref())?);
+    // Not on a worker: a million entries take a while to walk.
+    let evicted = tokio::task::spawn_blocking(move || admin.control.evict(&target, idle)).await;
+    let broken = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the sessions could not be evicted", "see the process log");
+    let evicted = evicted.map_err(broken)??;
     Ok(Json(api::Evicted { evicted: evicted as u64 }).into_response())
 }
 

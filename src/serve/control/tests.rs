@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use super::*;
-use crate::model::admission::{Admission, Health};
+use crate::model::admission::{Admission, Health, Intent};
 use crate::model::change::NewApp;
 use crate::model::pin::Keyring;
 use crate::model::session_key::{KeyedHash, SessionKey};
@@ -86,6 +86,106 @@ fn a_promotion_given_again_finds_its_drain_or_begins_it_anew() {
     assert_eq!(order(&control, "shop/v1", Intent::Drain).unwrap(), anew);
     assert_eq!(state(&control, anew[0]), DrainState::Draining);
     assert!(control.cancel(drains[0]).is_err(), "it has ended");
+}
+
+fn rollback(control: &Control, from: Option<&str>) -> Result<Vec<u64>, Refused> {
+    let change = Change::Rollback { app: "shop".to_owned(), to: None, from: from.map(str::to_owned), force: false };
+    control.apply(&change, Owner::Operator, DrainOrder::default())
+}
+
+#[test]
+fn a_rollback_given_again_finds_its_drain_and_promotes_nobody() {
+    let control = control("v0:z1 v2:b1 >v1:a1");
+    promote(&control, "v2", None).unwrap();
+    let view = control.view();
+    let app = view.app("shop").unwrap();
+    app.ledger.born(SessionKey([9; 16]), app.slot("v2", "b1").unwrap(), 0, control.now());
+    let drains = rollback(&control, Some("v2")).unwrap();
+    assert_eq!(drains.len(), 1);
+    for from in [None, Some("v2")] {
+        assert_eq!(rollback(&control, from).unwrap(), drains);
+        assert_eq!(control.view().app("shop").unwrap().current.as_deref(), Some("v1"));
+    }
+    // v2 is over; v0, which drains since the start, was not set going by the rollback.
+    let stop = Change::Stop { app: "shop".to_owned(), release: "v2".to_owned(), force: true };
+    control.apply(&stop, Owner::Operator, DrainOrder::default()).unwrap();
+    assert!(rollback(&control, None).unwrap().is_empty());
+}
+
+#[test]
+fn a_cancelled_host_gives_back_what_no_other_drain_wants() {
+    let control = control(">v1:a1,b1,c2");
+    open_session(&control, 1);
+    let one = order(&control, "shop/v1/a1", Intent::Drain).unwrap();
+    let host = order(&control, "host:10.0.0.1", Intent::Drain).unwrap();
+    let admissions = || [0, 1, 2].map(|slot: usize| control.view().apps[0].backends[slot].as_ref().unwrap().admission());
+    assert_eq!(admissions(), [Admission::KnownSessions, Admission::KnownSessions, Admission::Everyone]);
+    control.cancel(host[0]).unwrap();
+    assert_eq!(admissions(), [Admission::KnownSessions, Admission::Everyone, Admission::Everyone]);
+    assert_eq!((state(&control, one[0]), state(&control, host[0])), (DrainState::Draining, DrainState::Cancelled));
+    control.cancel(one[0]).unwrap();
+    assert_eq!(admissions(), [Admission::Everyone; 3]);
+}
+
+#[test]
+fn a_drain_that_is_cancelled_while_it_fences_leaves_a_release_that_drains() {
+    let control = control("v2:b1 >v1:a1");
+    let inside = control.view().apps[0].backends[1].as_ref().unwrap().live.gate.claim(Admission::KnownSessions, None).unwrap();
+    let drains = promote(&control, "v2", None).unwrap();
+    let release = |control: &Control| control.view().app("shop").unwrap().release("v1").unwrap().state.as_str();
+    while state(&control, drains[0]) != DrainState::Fencing {
+        control.tick();
+    }
+    assert_eq!(release(&control), "fencing");
+    control.cancel(drains[0]).unwrap();
+    assert_eq!(release(&control), "draining");
+    drop(inside);
+}
+
+#[test]
+fn the_drain_of_a_backend_that_is_removed_is_superseded() {
+    let control = control("v2:b1 >v1:a1");
+    open_session(&control, 1);
+    let stage = |drawn: &str| Change::Stage { app: "shop".to_owned(), release: sketch::release(drawn, &mut 9000) };
+    control.apply(&stage("v3:c3"), Owner::Operator, DrainOrder::default()).unwrap();
+    let drains = order(&control, "shop/v3/c3", Intent::Drain).unwrap();
+    let remove = Change::Remove { app: "shop".to_owned(), release: "v3".to_owned() };
+    control.apply(&remove, Owner::Operator, DrainOrder::default()).unwrap();
+    control.tick();
+    assert_eq!(state(&control, drains[0]), DrainState::Superseded);
+    let told = control.drain(drains[0]).unwrap().progress(&control.view(), control.now());
+    assert_eq!(told.backends, 1, "as it was before it went");
+}
+
+#[test]
+fn an_eviction_counts_and_takes_only_the_silent() {
+    let control = control("v2:b1 >v1:a1");
+    let target = Target::parse("shop/v1").unwrap();
+    open_session(&control, 1);
+    let view = control.view();
+    let app = view.app("shop").unwrap();
+    let hours = |n: u64| control.now() + Duration::from_secs(3600 * n);
+    assert_eq!(control.evict(&target, Some(Duration::from_secs(60))).unwrap(), 0, "newborns are nobody's stay yet");
+    app.ledger.enter(SessionKey([1; 16]), crate::model::ledger::Attention::Foreground, control.now());
+    let slots = [app.slot("v1", "a1").unwrap()];
+    assert_eq!(app.ledger.silent(&slots, Duration::ZERO, hours(1)), 0, "an exchange is open");
+    app.ledger.leave(SessionKey([1; 16]), control.now());
+    assert_eq!(
+        (app.ledger.silent(&slots, Duration::from_secs(3000), hours(1)), app.ledger.silent(&slots, Duration::from_secs(4000), hours(1))),
+        (1, 0)
+    );
+    assert!(control.evict(&Target::parse("shop/v9").unwrap(), None).is_err());
+}
+
+#[test]
+fn an_order_to_evict_without_a_deadline_begins_at_once() {
+    let control = control("v2:b1 >v1:a1");
+    open_session(&control, 1);
+    let change = Change::Promote { app: "shop".to_owned(), release: "v2".to_owned(), from: None, force: false };
+    let how = DrainOrder { then: Some(DrainThen::Evict), ..DrainOrder::default() };
+    let drains = control.apply(&change, Owner::Operator, how).unwrap();
+    let deadline = control.drain(drains[0]).unwrap().deadline.expect("as soon as the rate allows");
+    assert!(deadline.since(control.now()) <= Duration::from_millis(1_020));
 }
 
 #[test]

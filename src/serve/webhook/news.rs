@@ -114,7 +114,7 @@ mod tests {
         world.shop().ledger.end(key, EndReason::Logout, 0, world.now);
         world.pass(MINUTE);
         assert_eq!(words(&mut told, &drain, &world), [""; 0], "nobody is left");
-        drain.finish(DrainState::Superseded, world.now);
+        drain.finish(DrainState::Superseded, &world.view, world.now);
         assert_eq!(words(&mut told, &drain, &world), ["superseded"]);
         assert_eq!(words(&mut told, &drain, &world), [""; 0]);
         let mut fresh = Told::from_now_on(std::slice::from_ref(&drain));

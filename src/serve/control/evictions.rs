@@ -1,0 +1,71 @@
+//! Sessions that an operator ordered away: worked off at each app's rate.
+//!
+//! The walks over the ledgers run without the controller's lock: evictions under way are taken out of it and put back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Control;
+use crate::model::change::{Refused, RefusedKind};
+use crate::model::drain::Pace;
+use crate::model::event::Owner;
+use crate::model::target::Target;
+use crate::model::view::App;
+
+/// Sessions of one app that are still to go.
+pub(super) struct Eviction {
+    app: Arc<App>,
+    slots: Vec<u32>,
+    idle: Option<Duration>,
+    pace: Pace,
+}
+
+impl Control {
+    /// Ends live sessions of a target, no faster than `drain.evict_per_second`; returns how many there are. With `idle` it walks
+    /// over whole ledgers: not on a worker of the runtime.
+    ///
+    /// # Errors
+    /// [`Refused`] when the target does not exist.
+    pub fn evict(&self, target: &Target, idle: Option<Duration>) -> Result<usize, Refused> {
+        let (view, now) = (self.view(), self.now());
+        let apps = target.slots(&view);
+        if apps.is_empty() {
+            let nearest = target.nearest(&view).join(", ");
+            let what = format!("target '{target}' does not exist");
+            return Err(Refused { kind: RefusedKind::NotFound, what, remedy: format!("nearest: {nearest}") });
+        }
+        let chosen = |app: &App, slots: &[u32]| match idle {
+            None => slots.iter().filter_map(|slot| app.backend(*slot)).map(|b| b.live.counts.live() as usize).sum(),
+            Some(idle) => app.ledger.silent(slots, idle, now),
+        };
+        let count: usize = apps.iter().map(|(app, slots)| chosen(app, slots)).sum();
+        self.note(Owner::Operator, &target.to_string(), format!("{count} sessions are evicted"));
+        // All at once would be a login rush: the timer takes them at the app's rate, the first second's worth now.
+        let evictions = apps.into_iter().map(|(app, slots)| Eviction { app, slots, idle, pace: Pace::eager() });
+        let begun = self.evict_some(evictions.collect());
+        self.lock().evictions.extend(begun);
+        Ok(count)
+    }
+
+    /// The timer's turn.
+    pub(super) fn work_off_evictions(&self) {
+        let evictions = std::mem::take(&mut self.lock().evictions);
+        if !evictions.is_empty() {
+            let left = self.evict_some(evictions);
+            self.lock().evictions.extend(left);
+        }
+    }
+
+    /// Evicts as many as may go by now; answers those that are not done.
+    fn evict_some(&self, mut evictions: Vec<Eviction>) -> Vec<Eviction> {
+        let now = self.now();
+        evictions.retain_mut(|eviction| {
+            let room = eviction.pace.room(&eviction.app, now);
+            let evicted = eviction.app.ledger.evict(&eviction.slots, eviction.idle, room, now);
+            eviction.pace.spent(evicted, room, now);
+            // Room left over means that nobody is left.
+            evicted == room
+        });
+        evictions
+    }
+}
