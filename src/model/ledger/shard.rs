@@ -99,7 +99,7 @@ impl Shard {
         }
         // The short way is the usual one: nothing changes but times and the number of exchanges.
         match entry.gauge() {
-            Gauge::Nowhere => return false,
+            Gauge::Nowhere | Gauge::Candidate => return false,
             Gauge::Engaged if attention == Attention::Foreground && engaged_for > 0 => open(entry),
             _ => self.change(i, now, open),
         }
@@ -312,8 +312,13 @@ impl Shard {
     /// Takes the oldest entry off a shelf to make room.
     pub fn drop_oldest(&mut self, shelf: Shelf, now: Now) -> bool {
         let Some(i) = self.queues.get(shelf as usize).map(|queue| queue.head).filter(|&i| i != NIL) else { return false };
-        if shelf == Shelf::Unconfirmed {
-            self.finish(i, EndReason::Unconfirmed, None, now.stamp, now);
+        match shelf {
+            Shelf::Unconfirmed => {
+                self.finish(i, EndReason::Unconfirmed, None, now.stamp, now);
+            }
+            // Somebody may be behind it all the same, as behind one that found no place.
+            Shelf::Candidates => self.room.refuse_unsigned(now, &self.spans),
+            Shelf::Tombstones => {}
         }
         self.remove(i);
         true
@@ -406,10 +411,11 @@ impl Shard {
         self.arm(i, now);
     }
 
-    /// Drops an entry that is in no gauge.
+    /// Drops an entry that is not live.
     fn remove(&mut self, i: u32) {
         let entry = self.take(i);
-        debug_assert_eq!(entry.gauge(), Gauge::Nowhere, "what is dropped was counted out");
+        debug_assert!(!entry.is_live(), "what is dropped was counted out");
+        self.counts(entry.slot).shift(entry.gauge(), Gauge::Nowhere);
         if entry.unsigned {
             self.room.release_unsigned();
         }
