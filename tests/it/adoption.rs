@@ -115,3 +115,23 @@ fn somebody_older_than_the_ledger_who_clicks_once_is_not_killed_by_a_drain_that_
         );
     });
 }
+
+#[test]
+fn an_application_that_sets_the_same_id_again_vouches_for_somebody_older_than_the_ledger() {
+    of_pins(&["route", "prefix", "learn"], |pin| {
+        let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+        let shop = Shop::new(pin).session("confirm_within: 1s");
+        let mut tidegate = shop.release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let mut user = tidegate.browser();
+        user.get("/").expect_status(200);
+        let id = a1.live_sessions().pop().expect("a session");
+        a1.answer("/rolling", &format!("HTTP/1.1 200 OK\r\nSet-Cookie: JSESSIONID={id}; Path=/\r\nContent-Length: 0\r\n\r\n"));
+        forget_everything(&mut tidegate);
+        tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
+        user.get("/rolling").expect_status(200);
+        delay(Duration::from_millis(1_500));
+        assert_eq!(tidegate.sessions("shop", "v1"), Sessions { live: 1, unconfirmed: 0 }, "{pin}");
+        assert_eq!(counted(&tidegate, "tidegate_sessions_adopted_total", &[]), 1, "{pin}");
+        assert_eq!(user.get("/peek").word("session"), "known", "{pin}");
+    });
+}

@@ -115,6 +115,10 @@ fn a_tomcat_that_agrees_makes_a_young_drain_confident_and_it_ends_with_the_last_
     }
     tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
     wait_until_told(&tidegate, "");
+    users.pop().expect("three").get("/shop/logout.jsp").expect_status(200);
+    let first = Instant::now();
+    wait_until_counted(&tidegate, "a1", Some(2));
+    assert!(first.elapsed() < Duration::from_secs(5), "counted {:?} after a logout", first.elapsed());
     for user in &mut users {
         user.get("/shop/logout.jsp").expect_status(200);
     }
