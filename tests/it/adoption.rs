@@ -94,14 +94,14 @@ fn somebody_older_than_the_ledger_who_clicks_once_is_not_killed_by_a_drain_that_
         let mut tidegate = shop.release("v1", &[&a1]).release("v2", &[&b1]).start();
         let mut user = tidegate.browser();
         user.get("/").expect_status(200);
-        forget_everything(&mut tidegate);
         let began = Instant::now();
+        forget_everything(&mut tidegate);
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
         delay((IDLE / 2).saturating_sub(began.elapsed()));
         assert_eq!(user.get("/").expect_status(200).word("session"), "known");
         let clicked = Instant::now();
-        assert!(began.elapsed() < IDLE - Duration::from_secs(1), "the machine is too slow for this test");
+        assert!(began.elapsed() < IDLE, "the machine is too slow for this test");
         tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
         assert_eq!(tidegate.sessions("shop", "v1"), Sessions::default(), "{pin}: one click proves nobody");
         wait_until_equal("why v1 is not sure", SOON, &"1 unknown session was seen once".to_owned(), || {

@@ -130,7 +130,7 @@ fn a_tomcat_that_agrees_makes_a_young_drain_confident_and_it_ends_with_the_last_
 #[test]
 fn sessions_that_are_nobodys_hold_no_drain_once_the_ledger_is_old_enough() {
     // Longer than a start and a promotion take on a busy machine.
-    const IDLE: Duration = Duration::from_secs(8);
+    const IDLE: Duration = Duration::from_secs(10);
     // This application never forgets by itself.
     let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
     let mut tidegate = Shop::new("cookie")
@@ -149,8 +149,8 @@ fn sessions_that_are_nobodys_hold_no_drain_once_the_ledger_is_old_enough() {
     // Only the pin still says where the user was, and the application has forgotten the session.
     assert!(tidegate.stop().success());
     a1.forget(&user.cookie("JSESSIONID").expect("a session"));
-    tidegate.start_again();
     let began = Instant::now();
+    tidegate.start_again();
     tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
     tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
     assert_eq!(user.get("/page").word("backend"), "b1");
@@ -159,7 +159,7 @@ fn sessions_that_are_nobodys_hold_no_drain_once_the_ledger_is_old_enough() {
     wait_until_told(&tidegate, "count probe says 2, ledger knows 0");
     assert!(began.elapsed() < IDLE, "the machine is too slow for this test");
     tidegate.wait_for_state("shop", "v1", "drained");
-    assert!(began.elapsed() > IDLE - Duration::from_secs(1), "drained after {:?}", began.elapsed());
+    assert!(began.elapsed() > IDLE, "drained after {:?}", began.elapsed());
     assert_eq!(tidegate.metrics().sum("tidegate_count_probe_drift", &[("backend", "a1")]), 2.0, "drift stays visible");
 }
 

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(super) mod audit;
+mod shelves;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::model::forecast::{Harvest, Mark, SHORT_SILENCE};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 
+use self::shelves::Queue;
 use super::counts::{Counts, EndReason, Gauge, LossCause};
 use super::entry::{Entry, Event, Links, Standing};
 use super::room::{Room, Shelf};
@@ -38,12 +40,6 @@ pub(super) struct Shard {
     pub spans: Spans,
     pub clock: Clock,
     room: Arc<Room>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Queue {
-    head: u32,
-    tail: u32,
 }
 
 impl Shard {
@@ -309,21 +305,6 @@ impl Shard {
         confirmed
     }
 
-    /// Takes the oldest entry off a shelf to make room.
-    pub fn drop_oldest(&mut self, shelf: Shelf, now: Now) -> bool {
-        let Some(i) = self.queues.get(shelf as usize).map(|queue| queue.head).filter(|&i| i != NIL) else { return false };
-        match shelf {
-            Shelf::Unconfirmed => {
-                self.finish(i, EndReason::Unconfirmed, None, now.stamp, now);
-            }
-            // Somebody may be behind it all the same, as behind one that found no place.
-            Shelf::Candidates => self.room.refuse_unsigned(now, &self.spans),
-            Shelf::Tombstones => {}
-        }
-        self.remove(i);
-        true
-    }
-
     /// Lets time act on what is due, at most `budget` entries. True when more is due.
     pub fn advance(&mut self, now: Now, mut budget: usize) -> bool {
         loop {
@@ -475,34 +456,6 @@ impl Shard {
             self.wheel.unlink(&mut self.slab, i);
             self.wheel.link(&mut self.slab, i, due);
         }
-    }
-
-    fn enqueue(&mut self, i: u32, shelf: Option<Shelf>) {
-        let Some(shelf) = shelf else { return };
-        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
-        let tail = std::mem::replace(&mut queue.tail, i);
-        if tail == NIL {
-            queue.head = i;
-        } else {
-            self.slab.at_mut(tail).queue.next = i;
-        }
-        self.slab.at_mut(i).queue = Links { prev: tail, next: NIL };
-        self.room.put_on(shelf);
-    }
-
-    fn dequeue(&mut self, i: u32, shelf: Option<Shelf>) {
-        let Some(shelf) = shelf else { return };
-        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
-        let Links { prev, next } = self.slab.at(i).queue;
-        match prev {
-            NIL => queue.head = next,
-            prev => self.slab.at_mut(prev).queue.next = next,
-        }
-        match next {
-            NIL => queue.tail = prev,
-            next => self.slab.at_mut(next).queue.prev = prev,
-        }
-        self.room.take_off(shelf);
     }
 }
 
