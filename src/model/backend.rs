@@ -1,7 +1,7 @@
 //! A backend: what was configured, and what of it lives on while snapshots come and go.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -50,7 +50,6 @@ pub struct Live {
     complained: AtomicU64,
     deadline: AtomicU64,
     counted: Mutex<Option<CountReading>>,
-    probe_has_session: AtomicBool,
 }
 
 /// What a backend itself said of its sessions (`session.count_probe`): the truth on the ground, newborns and strangers included.
@@ -58,8 +57,17 @@ pub struct Live {
 pub struct CountReading {
     /// Sessions in its memory.
     pub sessions: u64,
+    /// What we knew of when it was asked and when it had answered, the smaller: what we learn later explains nothing.
+    pub known: u64,
     /// When it was asked.
     pub at: Time,
+}
+
+impl CountReading {
+    /// Whether it leaves room for nobody whom we have not met.
+    pub fn agrees(&self) -> bool {
+        self.sessions <= self.known
+    }
 }
 
 impl Live {
@@ -80,7 +88,6 @@ impl Live {
             complained: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             counted: Mutex::default(),
-            probe_has_session: AtomicBool::new(false),
         }
     }
 
@@ -187,16 +194,6 @@ impl Live {
     pub fn emptying(&self) -> bool {
         let reading = self.gate.read();
         reading.intent == Intent::Drain || reading.state.emptying() || reading.health == Health::Draining
-    }
-
-    /// Whether the application made a session for the health probe, which keeps it alive: the backend counts it, the ledger does not.
-    pub fn probe_has_session(&self, has: bool) {
-        self.probe_has_session.store(has, Ordering::Relaxed);
-    }
-
-    /// Sessions of our own there.
-    pub fn own_sessions(&self) -> u64 {
-        u64::from(self.probe_has_session.load(Ordering::Relaxed))
     }
 
     /// Failed connects so far; a prober that sees the figure move probes at once.

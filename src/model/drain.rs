@@ -161,6 +161,8 @@ impl Drain {
     /// The same at this moment, whether it is over or not.
     pub fn measure(&self, view: &View, now: Time) -> Progress {
         let backends = self.target.backends(view);
+        // Before the counts: a stranger who becomes a session in between is seen as one of the two.
+        let confident = confident(&backends, now);
         let sum = |pick: fn(&Backend) -> u64| backends.iter().map(|(_, b)| pick(b)).sum();
         let mut gone = ended(&backends);
         for (gone, before) in gone.iter_mut().zip(self.before) {
@@ -172,8 +174,7 @@ impl Drain {
             unconfirmed: sum(|b| b.live.counts.unconfirmed()),
             in_flight: sum(|b| u64::from(b.live.gate.in_flight())),
             ended: gone,
-            // Of a target that has gone nothing is known, and unknown is not zero.
-            confident: !backends.is_empty() && backends.iter().all(|(app, b)| doubt(app, b, now).is_none()),
+            confident,
             backends: backends.len() as u64,
             down: backends.iter().filter(|(_, b)| b.live.gate.read().health == Health::Down).count() as u64,
         }
@@ -206,16 +207,17 @@ impl Drain {
         // Only what this step closed may it open again: another drain's fence stays.
         let open: Vec<_> = backends.iter().map(|(_, b)| &b.live.gate).filter(|gate| !gate.read().fenced).collect();
         let fenced = open.iter().take_while(|gate| gate.fence()).count();
-        // Behind the fence no exchange is in flight, so no session can be born: this count is final.
+        // Behind the fence no exchange is in flight, so no session can be born and no stranger met: this is final.
         let left: u64 = backends.iter().map(|(_, b)| b.sessions()).sum();
-        if fenced == open.len() && left == 0 {
+        let proven = left == 0 && confident(&backends, now);
+        if fenced == open.len() && proven {
             (self.state, self.finished, self.outcome) = (DrainState::Drained, Some(now), Some(progress));
             return Step::Drained;
         }
         for gate in open.iter().take(fenced) {
             gate.lift_fence();
         }
-        if left > 0 { self.reopen() } else { Step::Same }
+        if proven { Step::Same } else { self.reopen() }
     }
 
     /// Ends it without a proof. `view` is one in which its target still exists.
@@ -242,6 +244,11 @@ impl Drain {
         }
         Step::Same
     }
+}
+
+/// Of a target that has gone nothing is known, and unknown is not zero.
+fn confident(backends: &[(Arc<App>, Arc<Backend>)], now: Time) -> bool {
+    !backends.is_empty() && backends.iter().all(|(app, backend)| doubt(app, backend, now).is_none())
 }
 
 fn ended(backends: &[(Arc<App>, Arc<Backend>)]) -> [u64; EndReason::ALL.len()] {

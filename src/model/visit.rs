@@ -163,8 +163,9 @@ impl Visit {
             Some(old) if old == key && (self.stands_in || (self.was_live() && !here)) => {
                 ledger.born(key, self.slot, scope, now);
             }
-            // The same id again: the application says itself that it honours it.
-            Some(old) if old == key => match self.adopt(ledger, key, now) {
+            // The same id again: the application says itself that it honours it. That is worth a second click: as a newborn it would
+            // leave the count within a minute, whoever is behind it.
+            Some(old) if old == key => match self.adopt_as_honoured(ledger, key, now) {
                 Adopted::Live | Adopted::Known => return PinChange::SameSession,
                 // A request under way at logout raises nobody from the dead.
                 Adopted::Ghost => return PinChange::AsDue,
@@ -194,6 +195,13 @@ impl Visit {
         // A session that we did not know to live had a pin, too.
         let unknown = || ledger.find(key, now).is_none_or(|found| !matches!(found.standing, Standing::Live { .. }));
         if ended || (self.pin.signed() && unknown()) { PinChange::Delete } else { PinChange::AsDue }
+    }
+
+    fn adopt_as_honoured(&self, ledger: &Ledger, key: SessionKey, now: Time) -> Adopted {
+        match self.adopt(ledger, key, now) {
+            Adopted::Candidate => self.adopt(ledger, key, now),
+            other => other,
+        }
     }
 
     fn adopt(&self, ledger: &Ledger, key: SessionKey, now: Time) -> Adopted {

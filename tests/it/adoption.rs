@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Browser;
-use crate::scenarios::{counted, each_pin};
+use crate::process::{delay, wait_until_equal};
+use crate::scenarios::{counted, each_pin, of_pins};
 use crate::shop::{Shop, backend};
-use crate::tidegate::{Sessions, Tidegate};
+use crate::tidegate::{SOON, Sessions, Tidegate};
 
 const USERS: usize = 500;
 /// Long enough for all of them to come back on a busy machine.
@@ -69,8 +70,7 @@ fn sessions_older_than_the_ledger_are_counted_and_hold_every_verdict_for_one_idl
             user.disconnect();
         }
         tidegate.wait_for_sessions("shop", "v1", 0, 0);
-        let drains = tidegate.admin_get("/api/v1/drains");
-        let drain = drains["drains"].as_array().and_then(|all| all.iter().find(|d| d["target"] == "shop/v1")).expect("it drains").clone();
+        let drain = tidegate.drain("shop/v1");
         assert_eq!((&drain["initial"], &drain["remaining"]), (&before.into(), &0.into()), "{drain}");
         assert!(began.elapsed() < IDLE, "the machine is too slow for this test");
         assert_eq!((&drain["confident"], &drain["verdict"]), (&false.into(), &serde_json::Value::Null), "{drain}");
@@ -81,5 +81,57 @@ fn sessions_older_than_the_ledger_are_counted_and_hold_every_verdict_for_one_idl
         assert!(began.elapsed() >= IDLE - Duration::from_secs(5), "{pin}: drained after {:?}", began.elapsed());
         assert_eq!(tidegate.release_state("shop", "v1"), "drained");
         assert_eq!(b1.live_sessions().len(), 0, "nobody was sent elsewhere");
+    });
+}
+
+#[test]
+fn somebody_older_than_the_ledger_who_clicks_once_is_not_killed_by_a_drain_that_could_not_count_them() {
+    // Longer than the first click takes on a busy machine.
+    const IDLE: Duration = Duration::from_secs(10);
+    of_pins(&["route", "prefix", "learn"], |pin| {
+        let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+        let shop = Shop::new(pin).session(&format!("idle_timeout: {}s", IDLE.as_secs()));
+        let mut tidegate = shop.release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let mut user = tidegate.browser();
+        user.get("/").expect_status(200);
+        let began = Instant::now();
+        forget_everything(&mut tidegate);
+        tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
+        tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
+        delay((IDLE / 2).saturating_sub(began.elapsed()));
+        assert_eq!(user.get("/").expect_status(200).word("session"), "known");
+        let clicked = Instant::now();
+        assert!(began.elapsed() < IDLE, "the machine is too slow for this test");
+        tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+        assert_eq!(tidegate.sessions("shop", "v1"), Sessions::default(), "{pin}: one click proves nobody");
+        wait_until_equal("why v1 is not sure", SOON, &"1 unknown session was seen once".to_owned(), || {
+            tidegate.drain("shop/v1")["confidence"].as_str().unwrap_or_default().to_owned()
+        });
+        tidegate.wait_for_state("shop", "v1", "drained");
+        let held = clicked.elapsed();
+        assert!(
+            held > IDLE - Duration::from_millis(500) && held < IDLE + Duration::from_secs(3),
+            "{pin}: drained {held:?} after the click"
+        );
+    });
+}
+
+#[test]
+fn an_application_that_sets_the_same_id_again_vouches_for_somebody_older_than_the_ledger() {
+    of_pins(&["route", "prefix", "learn"], |pin| {
+        let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+        let shop = Shop::new(pin).session("confirm_within: 1s");
+        let mut tidegate = shop.release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let mut user = tidegate.browser();
+        user.get("/").expect_status(200);
+        let id = a1.live_sessions().pop().expect("a session");
+        a1.answer("/rolling", &format!("HTTP/1.1 200 OK\r\nSet-Cookie: JSESSIONID={id}; Path=/\r\nContent-Length: 0\r\n\r\n"));
+        forget_everything(&mut tidegate);
+        tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
+        user.get("/rolling").expect_status(200);
+        delay(Duration::from_millis(1_500));
+        assert_eq!(tidegate.sessions("shop", "v1"), Sessions { live: 1, unconfirmed: 0 }, "{pin}");
+        assert_eq!(counted(&tidegate, "tidegate_sessions_adopted_total", &[]), 1, "{pin}");
+        assert_eq!(user.get("/peek").word("session"), "known", "{pin}");
     });
 }

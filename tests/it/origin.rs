@@ -19,6 +19,7 @@
 //! | `/events?count=&every=` | server-sent events |
 //! | `/echo` | WebSocket echo |
 //! | `/health` | the settable status; never recorded |
+//! | `/count` | `{"sessions": n}`, all that it would honour |
 //! | `/die` | breaks all connections and refuses new ones |
 //!
 //! `ms=` on any of them delays the answer after the session was looked at.

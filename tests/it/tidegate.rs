@@ -256,6 +256,14 @@ impl Tidegate {
         self.status(app)["releases"][release]["backends"][backend]["counted"].as_u64()
     }
 
+    /// The latest drain of a target, as the API tells it.
+    #[track_caller]
+    pub fn drain(&self, target: &str) -> Value {
+        let drains = self.admin_get("/api/v1/drains");
+        let found = drains["drains"].as_array().and_then(|all| all.iter().rfind(|drain| drain["target"] == target));
+        found.unwrap_or_else(|| panic!("no drain of {target} in {drains}")).clone()
+    }
+
     /// Waits for a release's state.
     #[track_caller]
     pub fn wait_for_state(&self, app: &str, release: &str, state: &str) {

@@ -1,18 +1,19 @@
 //! Whether a count of zero would be the truth.
 //!
 //! "Unknown is not zero": people may be older than the ledger. Either the ledger has watched for one idle timeout, so that whoever
-//! is still alive has been seen and adopted; or the backend itself says how many sessions it has, and the ledger knows of all of
-//! them. A backend that counts more than the ledger does is believed, however long the ledger has watched.
+//! is still alive has been met; or the backend itself says how many sessions it has, and the ledger knows of all of them.
+//!
+//! Once the ledger is that old, a backend that counts more is no doubt but drift, a metric: it counts sessions that are nobody's (of
+//! our probes, of ignored clients, of answers that were discarded and replayed), and a drain must not wait for those for ever.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::backend::Backend;
+use crate::model::backend::{Backend, CountReading};
 use crate::model::time::Time;
 use crate::model::view::App;
 
-/// A backend's own count is believed for so many probe intervals, and at least for [`FRESH`].
-const FRESH_INTERVALS: u32 = 3;
+/// A backend's own count is believed for so long: it is asked every second while it empties, and has five to answer.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Why a count of zero would not be proof.
@@ -22,11 +23,11 @@ pub enum Doubt {
     Full,
     /// Unknown ids are no longer adopted.
     AdoptionCapped,
-    /// The backend itself counts more sessions than the ledger can explain.
+    /// Traffic was not seen for one idle timeout, and the backend itself counts more sessions than the ledger can explain.
     Contradicted {
         /// By the backend.
         counted: u64,
-        /// Live, unconfirmed, out of sight for less than an idle timeout, and that of our own probe.
+        /// Live, unconfirmed, and out of sight for less than an idle timeout.
         known: u64,
     },
     /// Traffic was not seen for one idle timeout.
@@ -38,6 +39,13 @@ pub enum Doubt {
         /// A count probe would settle it, but cannot be read.
         unreadable: bool,
     },
+    /// Without a signed pin only a second click adopts somebody, and these may still have the first one behind them.
+    Strangers {
+        /// So many.
+        candidates: u64,
+        /// For so long at most; who came later than one idle timeout is not older than the ledger.
+        left: Duration,
+    },
 }
 
 impl fmt::Display for Doubt {
@@ -46,6 +54,8 @@ impl fmt::Display for Doubt {
             Doubt::Full => f.write_str("ledger full: sessions without a place may live (max_entries)"),
             Doubt::AdoptionCapped => f.write_str("adoption at its cap: unknown sessions may live (a tenth of max_entries)"),
             Doubt::Contradicted { counted, known } => write!(f, "count probe says {counted}, ledger knows {known}"),
+            Doubt::Strangers { candidates: 1, .. } => f.write_str("1 unknown session was seen once"),
+            Doubt::Strangers { candidates, .. } => write!(f, "{candidates} unknown sessions were seen once"),
             Doubt::Young { seen, idle_timeout, unreadable } => {
                 write!(f, "seen for {} of {}", Span(*seen), Span(*idle_timeout))?;
                 if *unreadable { f.write_str(", and the count probe cannot be read") } else { Ok(()) }
@@ -75,27 +85,45 @@ pub fn doubt(app: &App, backend: &Backend, now: Time) -> Option<Doubt> {
     if app.ledger.adoption_capped() {
         return Some(Doubt::AdoptionCapped);
     }
-    let idle_timeout = app.settings.session.idle_timeout;
-    let fresh = FRESH.max(app.settings.health.interval * FRESH_INTERVALS);
-    let reading = backend.live.count_reading().filter(|reading| now.since(reading.at) <= fresh);
-    if let Some(reading) = reading {
-        let counts = &backend.live.counts;
-        let known = backend.sessions() + counts.out_of_sight(idle_timeout, now) + backend.live.own_sessions();
-        return (reading.sessions > known).then_some(Doubt::Contradicted { counted: reading.sessions, known });
+    let reading = backend.live.count_reading().filter(|reading| now.since(reading.at) <= FRESH);
+    if reading.is_some_and(|reading| reading.agrees()) {
+        return None;
     }
+    let idle_timeout = app.settings.session.idle_timeout;
     let seen = now.since(backend.live.since);
-    let unreadable = app.settings.session.count_probe.is_some();
-    (seen < idle_timeout).then_some(Doubt::Young { seen, idle_timeout, unreadable })
+    if seen < idle_timeout {
+        let unreadable = app.settings.session.count_probe.is_some();
+        let young = Doubt::Young { seen, idle_timeout, unreadable };
+        return Some(reading.map_or(young, |CountReading { sessions: counted, known, .. }| Doubt::Contradicted { counted, known }));
+    }
+    // Whoever is older than the ledger clicked within the first idle timeout, or is gone; and with that click only, lives for one
+    // more. Later candidates are outsiders: they cannot hold a drain longer than this.
+    let left = idle_timeout.saturating_mul(2).saturating_sub(seen);
+    let candidates = backend.live.counts.candidates();
+    (candidates > 0 && !left.is_zero()).then_some(Doubt::Strangers { candidates, left })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::backend::CountReading;
-    use crate::model::ledger::Attention;
+    use crate::model::ledger::{Adoption, Attention};
     use crate::model::session_key::SessionKey;
     use crate::model::settings::{CountFormat, CountProbe};
     use crate::model::sketch::{self, World};
+
+    const IDLE: Duration = Duration::from_secs(1800);
+
+    /// `a1` says that it has so many sessions.
+    fn counted(world: &World, sessions: u64) -> CountReading {
+        let live = &world.backend("a1").live;
+        let reading = CountReading { sessions, known: live.counts.known(IDLE, world.now), at: world.now };
+        live.count_read(Some(reading));
+        reading
+    }
+
+    fn told(world: &World, backend: &str) -> String {
+        doubt(world.shop(), world.backend(backend), world.now).map_or_else(String::new, |doubt| doubt.to_string())
+    }
 
     /// One confirmed session and one newborn on `a1`, `after` the start; then the backend counts `probe`.
     fn check(after: u64, probe: Option<u64>, expected: &str) {
@@ -109,9 +137,10 @@ mod tests {
             ledger.born(SessionKey([id; 16]), world.backend("a1").slot, 0, world.now);
         }
         ledger.enter(SessionKey([1; 16]), Attention::Foreground, world.now);
-        world.backend("a1").live.count_read(probe.map(|sessions| CountReading { sessions, at: world.now }));
-        let told = doubt(world.shop(), world.backend("a1"), world.now).map_or_else(String::new, |doubt| doubt.to_string());
-        assert_eq!(told, expected, "after {after} s, {probe:?}");
+        if let Some(sessions) = probe {
+            counted(&world, sessions);
+        }
+        assert_eq!(told(&world, "a1"), expected, "after {after} s, {probe:?}");
     }
 
     #[test]
@@ -121,25 +150,75 @@ mod tests {
         check(1_800, None, "");
         check(240, Some(2), "");
         check(240, Some(0), "");
+    }
+
+    #[test]
+    fn a_backend_that_counts_more_is_a_doubt_in_a_young_ledger_and_drift_in_an_old_one() {
         check(240, Some(3), "count probe says 3, ledger knows 2");
-        check(90_000, Some(3), "count probe says 3, ledger knows 2");
+        check(1_799, Some(3), "count probe says 3, ledger knows 2");
+        check(1_800, Some(3), "");
+        check(90_000, Some(3), "");
+    }
+
+    /// Somebody without a signed pin clicks at these seconds; two clicks within the same thousand seconds are the same person's. What is told at `at`.
+    fn clicks(clicks: &[u64], at: u64, expected: &str) {
+        let mut world = World::new("v1:a1,a2 >v2:b1");
+        world.now = sketch::START;
+        let go_to = |second: u64, world: &mut World| world.pass((sketch::START + Duration::from_secs(second)).since(world.now));
+        for (n, &second) in clicks.iter().enumerate() {
+            go_to(second, &mut world);
+            let (slot, id) = (world.backend("a1").slot, SessionKey([u8::try_from(second / 1_000).expect("small"); 16]));
+            world.shop().ledger.adopt(id, slot, Adoption::Unsigned, world.now, world.now);
+            assert!(world.backend("a1").live.counts.candidates() > 0 || n > 0);
+        }
+        go_to(at, &mut world);
+        assert_eq!(told(&world, "a1"), expected, "{clicks:?}, {at} s");
+        assert_eq!(told(&world, "a2"), "", "somewhere else nobody was seen");
+    }
+
+    #[test]
+    fn somebody_who_clicked_once_within_the_first_idle_timeout_is_a_doubt_for_one_more() {
+        let once = "1 unknown session was seen once";
+        clicks(&[], 1_800, "");
+        clicks(&[900], 1_800, once);
+        clicks(&[900], 2_699, once);
+        clicks(&[900], 2_700, "");
+        clicks(&[1_799], 1_800, once);
+        clicks(&[1_799], 3_598, once);
+        clicks(&[1_799], 3_600, "");
+        // Counted as a session from now on.
+        clicks(&[900, 950], 1_800, "");
+        // Outsiders cannot go on for ever.
+        clicks(&[1_799, 3_500], 3_599, once);
+        clicks(&[1_799, 3_500], 3_600, "");
+        clicks(&[20_000], 20_000, "");
+    }
+
+    #[test]
+    fn strangers_are_counted_and_no_doubt_where_the_backend_agrees() {
+        let world = World::new("v1:a1 >v2:b1");
+        for id in 0..3 {
+            let slot = world.backend("a1").slot;
+            world.shop().ledger.adopt(SessionKey([id; 16]), slot, Adoption::Unsigned, world.now, world.now);
+        }
+        assert_eq!(told(&world, "a1"), "3 unknown sessions were seen once");
+        counted(&world, 1);
+        assert_eq!(told(&world, "a1"), "3 unknown sessions were seen once");
+        counted(&world, 0);
+        assert_eq!(told(&world, "a1"), "");
     }
 
     #[test]
     fn newborns_that_were_given_up_explain_a_count_for_one_idle_timeout() {
         let mut world = World::new("v1:a1 >v2:b1");
         let slot = world.backend("a1").slot;
-        let sample = |world: &World| world.backend("a1").live.counts.sample(Duration::from_secs(1800), world.now);
         for id in 0..5 {
             world.shop().ledger.born(SessionKey([id; 16]), slot, 0, world.now);
         }
-        let check = |world: &World, counted: u64, expected: bool| {
-            world.backend("a1").live.count_read(Some(CountReading { sessions: counted, at: world.now }));
-            assert_eq!(doubt(world.shop(), world.backend("a1"), world.now).is_none(), expected, "{counted}");
-        };
+        let check = |world: &World, sessions: u64, expected: bool| assert_eq!(counted(world, sessions).agrees(), expected, "{sessions}");
         check(&world, 5, true);
         world.pass(Duration::from_secs(61));
-        sample(&world);
+        world.backend("a1").live.counts.sample(IDLE, world.now);
         assert_eq!(world.backend("a1").sessions(), 0);
         check(&world, 5, true);
         check(&world, 6, false);
@@ -148,20 +227,17 @@ mod tests {
         world.pass(Duration::from_secs(1));
         check(&world, 5, false);
         check(&world, 0, true);
-        // The one that our own probe was given.
-        check(&world, 1, false);
-        world.backend("a1").live.probe_has_session(true);
-        check(&world, 1, true);
     }
 
     #[test]
     fn an_old_reading_says_nothing() {
         let mut world = World::new("v1:a1 >v2:b1");
-        world.backend("a1").live.count_read(Some(CountReading { sessions: 9, at: world.now }));
+        world.now = sketch::START;
+        counted(&world, 0);
         world.pass(Duration::from_secs(10));
-        assert!(doubt(world.shop(), world.backend("a1"), world.now).is_some());
+        assert_eq!(told(&world, "a1"), "");
         world.pass(Duration::from_secs(1));
-        assert!(doubt(world.shop(), world.backend("a1"), world.now).is_none());
+        assert_eq!(told(&world, "a1"), "seen for 11s of 30m");
     }
 
     #[test]

@@ -36,9 +36,11 @@ impl Drain {
         }
         // A drain that is not confident does not end, whoever has gone.
         for (app, backend) in &backends {
-            if let Some(Doubt::Young { seen, idle_timeout, .. }) = doubt(app, backend, now) {
-                earliest = earliest.max(idle_timeout.saturating_sub(seen));
-            }
+            earliest = earliest.max(match doubt(app, backend, now) {
+                Some(Doubt::Young { seen, idle_timeout, .. }) => idle_timeout.saturating_sub(seen),
+                Some(Doubt::Strangers { left, .. }) => left,
+                Some(Doubt::Full | Doubt::AdoptionCapped | Doubt::Contradicted { .. }) | None => Duration::ZERO,
+            });
         }
         // A deadline that came too late for the rate of evictions is missed: the last one goes when the rate allows.
         let evicted_by = self.deadline.filter(|_| self.then == DrainThen::Evict);

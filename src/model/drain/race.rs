@@ -10,7 +10,7 @@ use super::*;
 use crate::model::admission::{Admission, ReleaseState};
 use crate::model::decide::{Footing, Forward, PinClaim};
 use crate::model::facts::Facts;
-use crate::model::ledger::{Attention, Standing};
+use crate::model::ledger::{Adoption, Attention, Standing};
 use crate::model::reason::{PinResult, Reason};
 use crate::model::session_key::SessionKey;
 use crate::model::sketch::World;
@@ -42,7 +42,8 @@ struct Race {
 }
 
 impl Race {
-    /// Comes and goes as an exchange does: the gate, the ledger, the answer, the ledger, the gate; then perhaps logs out.
+    /// Comes and goes as an exchange does: the gate, the ledger, the answer, the ledger, the gate; then logs out. Some are strangers
+    /// who bring an id from before the ledger.
     fn visit(&self, key: SessionKey, dice: &mut Xorshift) {
         let (backend, ledger, now) = (self.world.backend("a1"), &self.world.shop().ledger, self.world.now);
         let was_drained = self.drained.load(SeqCst);
@@ -62,12 +63,16 @@ impl Race {
         };
         let (mut visit, _) = Visit::begin(ledger, &NOBODY, &forward, Attention::Foreground, now, now);
         spin(dice, 20);
-        visit.hear(ledger, Heard::Set(key, 0), now);
+        if dice.below(4) == 0 {
+            ledger.adopt(key, backend.slot, Adoption::Unsigned, now, now);
+        } else {
+            visit.hear(ledger, Heard::Set(key, 0), now);
+        }
         self.born.fetch_add(1, SeqCst);
         self.require(!self.drained.load(SeqCst), "drained while an exchange is in flight");
         drop(inside);
         // Whoever has not logged out lives, and must have kept the drain open.
-        let lives = ledger.find(key, now).is_some_and(|found| matches!(found.standing, Standing::Live { .. }));
+        let lives = ledger.find(key, now).is_some_and(|found| matches!(found.standing, Standing::Live { .. } | Standing::Candidate));
         self.require(lives, "a session is lost");
         spin(dice, ABOUT_A_STEP);
         self.require(!self.drained.load(SeqCst), "drained while a session lives");

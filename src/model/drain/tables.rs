@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::admission::{Admission, Health};
 use crate::model::gate::InFlight;
-use crate::model::ledger::Attention;
+use crate::model::ledger::{Adoption, Attention};
 use crate::model::session_key::SessionKey;
 use crate::model::sketch::{self, World};
 
@@ -451,12 +451,15 @@ fn without_history_there_is_a_bound_and_no_forecast() {
 }
 
 #[test]
-fn a_backend_that_counts_more_than_the_ledger_holds_the_drain() {
+fn a_backend_that_counts_more_than_a_young_ledger_holds_the_drain_for_one_idle_timeout() {
     let mut world = deployed();
+    world.now = sketch::START;
     let mut drain = begin(&world, "shop/v1");
     let counted = |world: &World, sessions| {
-        let reading = crate::model::backend::CountReading { sessions, at: world.now };
-        world.backend("a2").live.count_read(Some(reading));
+        for (backend, sessions) in [("a1", 0), ("a2", sessions)] {
+            let reading = crate::model::backend::CountReading { sessions, known: 0, at: world.now };
+            world.backend(backend).live.count_read(Some(reading));
+        }
     };
     counted(&world, 2);
     steps(&mut world, &mut drain, &[Step::Same, Step::Same]);
@@ -465,6 +468,27 @@ fn a_backend_that_counts_more_than_the_ledger_holds_the_drain() {
     steps(&mut world, &mut drain, &[Step::Fencing]);
     counted(&world, 1);
     steps(&mut world, &mut drain, &[Step::Reopened]);
-    counted(&world, 0);
+    world.pass(IDLE - Duration::from_secs(1));
+    counted(&world, 1);
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.pass(Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
+}
+
+#[test]
+fn somebody_older_than_the_ledger_who_clicks_once_holds_the_drain_until_the_session_is_over() {
+    let mut world = deployed();
+    world.now = sketch::START;
+    let mut drain = begin(&world, "shop/v1");
+    let (click, slot) = (Duration::from_secs(20 * 60), world.backend("a2").slot);
+    world.pass(click);
+    world.shop().ledger.adopt(key(1), slot, Adoption::Unsigned, world.now, world.now);
+    assert_eq!(drain.progress(&world.view, world.now).remaining(), 0, "without a signed pin one click is no proof");
+    world.pass(IDLE - click);
+    steps(&mut world, &mut drain, &[Step::Same]);
+    assert_eq!(drain.doubt(&world.view, world.now).as_deref(), Some("a2: 1 unknown session was seen once"));
+    world.pass(click - Duration::from_secs(1));
+    steps(&mut world, &mut drain, &[Step::Same]);
+    world.pass(Duration::from_secs(1));
     steps(&mut world, &mut drain, &[Step::Fencing, Step::Drained]);
 }

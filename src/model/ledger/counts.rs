@@ -91,6 +91,7 @@ pub struct Counts {
     /// Engaged in the low half, kept alive in the high half.
     live: AtomicU64,
     unconfirmed: AtomicU64,
+    candidates: AtomicU64,
     born: AtomicU64,
     adopted: AtomicU64,
     arrived: AtomicU64,
@@ -120,6 +121,17 @@ impl Counts {
     /// Newborns whose client has not sent the id back.
     pub fn unconfirmed(&self) -> u64 {
         self.unconfirmed.load(Relaxed)
+    }
+
+    /// Unknown ids that the backend honoured once: no sessions for us, but somebody who is older than the ledger begins so.
+    pub fn candidates(&self) -> u64 {
+        self.candidates.load(Relaxed)
+    }
+
+    /// What the backend's own count may be without anybody whom we have not met: sessions, newborns, and what left the count
+    /// within `span`, an idle timeout, behind the application's back.
+    pub fn known(&self, span: Duration, now: Time) -> u64 {
+        self.live() + self.unconfirmed() + self.out_of_sight(span, now)
     }
 
     /// Sessions this backend has made.
@@ -169,15 +181,26 @@ impl Counts {
 
     /// One session changes from one gauge to another, in one step where both are live.
     pub(super) fn shift(&self, from: Gauge, to: Gauge) {
-        if to == Gauge::Unconfirmed {
-            self.unconfirmed.fetch_add(1, Relaxed);
+        if from == to {
+            return;
+        }
+        if let Some(gauge) = self.word_of_its_own(to) {
+            gauge.fetch_add(1, Relaxed);
         }
         let change = to.word().wrapping_sub(from.word());
         if change != 0 {
             self.live.fetch_add(change, Relaxed);
         }
-        if from == Gauge::Unconfirmed {
-            self.unconfirmed.fetch_sub(1, Relaxed);
+        if let Some(gauge) = self.word_of_its_own(from) {
+            gauge.fetch_sub(1, Relaxed);
+        }
+    }
+
+    fn word_of_its_own(&self, gauge: Gauge) -> Option<&AtomicU64> {
+        match gauge {
+            Gauge::Candidate => Some(&self.candidates),
+            Gauge::Unconfirmed => Some(&self.unconfirmed),
+            Gauge::Nowhere | Gauge::Engaged | Gauge::KeptAlive => None,
         }
     }
 
@@ -215,8 +238,10 @@ const LOW: u64 = 0xffff_ffff;
 /// The gauge in which an entry is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gauge {
-    /// Not counted: candidates and tombstones.
+    /// Not counted: tombstones.
     Nowhere,
+    /// Not counted as a session, but no proof of emptiness either.
+    Candidate,
     Unconfirmed,
     Engaged,
     KeptAlive,
@@ -226,7 +251,7 @@ impl Gauge {
     /// The share in the word of live sessions.
     const fn word(self) -> u64 {
         match self {
-            Gauge::Nowhere | Gauge::Unconfirmed => 0,
+            Gauge::Nowhere | Gauge::Candidate | Gauge::Unconfirmed => 0,
             Gauge::Engaged => 1,
             Gauge::KeptAlive => 1 << 32,
         }
@@ -241,15 +266,19 @@ mod tests {
     fn a_session_is_never_seen_in_no_gauge_while_it_changes() {
         let counts = Counts::default();
         for (from, to, expected) in [
-            (Gauge::Nowhere, Gauge::Unconfirmed, (0, 0, 1)),
-            (Gauge::Unconfirmed, Gauge::Engaged, (1, 0, 0)),
-            (Gauge::Engaged, Gauge::KeptAlive, (0, 1, 0)),
-            (Gauge::Nowhere, Gauge::Engaged, (1, 1, 0)),
-            (Gauge::KeptAlive, Gauge::Engaged, (2, 0, 0)),
-            (Gauge::Engaged, Gauge::Nowhere, (1, 0, 0)),
+            (Gauge::Nowhere, Gauge::Unconfirmed, (0, 0, 1, 0)),
+            (Gauge::Unconfirmed, Gauge::Engaged, (1, 0, 0, 0)),
+            (Gauge::Engaged, Gauge::KeptAlive, (0, 1, 0, 0)),
+            (Gauge::Nowhere, Gauge::Engaged, (1, 1, 0, 0)),
+            (Gauge::KeptAlive, Gauge::Engaged, (2, 0, 0, 0)),
+            (Gauge::Engaged, Gauge::Nowhere, (1, 0, 0, 0)),
+            (Gauge::Nowhere, Gauge::Candidate, (1, 0, 0, 1)),
+            (Gauge::Candidate, Gauge::Candidate, (1, 0, 0, 1)),
+            (Gauge::Candidate, Gauge::Engaged, (2, 0, 0, 0)),
         ] {
             counts.shift(from, to);
-            assert_eq!((counts.engaged(), counts.kept_alive(), counts.unconfirmed()), expected, "{from:?} to {to:?}");
+            let found = (counts.engaged(), counts.kept_alive(), counts.unconfirmed(), counts.candidates());
+            assert_eq!(found, expected, "{from:?} to {to:?}");
             assert_eq!(counts.live(), expected.0 + expected.1);
         }
     }

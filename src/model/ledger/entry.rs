@@ -198,7 +198,8 @@ impl Entry {
             Standing::Live { confirmed: false } => Gauge::Unconfirmed,
             Standing::Live { confirmed: true } if self.engaged => Gauge::Engaged,
             Standing::Live { confirmed: true } => Gauge::KeptAlive,
-            Standing::Candidate | Standing::Ended(_) => Gauge::Nowhere,
+            Standing::Candidate => Gauge::Candidate,
+            Standing::Ended(_) => Gauge::Nowhere,
         }
     }
 

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(super) mod audit;
+mod shelves;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::model::forecast::{Harvest, Mark, SHORT_SILENCE};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 
+use self::shelves::Queue;
 use super::counts::{Counts, EndReason, Gauge, LossCause};
 use super::entry::{Entry, Event, Links, Standing};
 use super::room::{Room, Shelf};
@@ -38,12 +40,6 @@ pub(super) struct Shard {
     pub spans: Spans,
     pub clock: Clock,
     room: Arc<Room>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Queue {
-    head: u32,
-    tail: u32,
 }
 
 impl Shard {
@@ -99,7 +95,7 @@ impl Shard {
         }
         // The short way is the usual one: nothing changes but times and the number of exchanges.
         match entry.gauge() {
-            Gauge::Nowhere => return false,
+            Gauge::Nowhere | Gauge::Candidate => return false,
             Gauge::Engaged if attention == Attention::Foreground && engaged_for > 0 => open(entry),
             _ => self.change(i, now, open),
         }
@@ -309,16 +305,6 @@ impl Shard {
         confirmed
     }
 
-    /// Takes the oldest entry off a shelf to make room.
-    pub fn drop_oldest(&mut self, shelf: Shelf, now: Now) -> bool {
-        let Some(i) = self.queues.get(shelf as usize).map(|queue| queue.head).filter(|&i| i != NIL) else { return false };
-        if shelf == Shelf::Unconfirmed {
-            self.finish(i, EndReason::Unconfirmed, None, now.stamp, now);
-        }
-        self.remove(i);
-        true
-    }
-
     /// Lets time act on what is due, at most `budget` entries. True when more is due.
     pub fn advance(&mut self, now: Now, mut budget: usize) -> bool {
         loop {
@@ -406,10 +392,11 @@ impl Shard {
         self.arm(i, now);
     }
 
-    /// Drops an entry that is in no gauge.
+    /// Drops an entry that is not live.
     fn remove(&mut self, i: u32) {
         let entry = self.take(i);
-        debug_assert_eq!(entry.gauge(), Gauge::Nowhere, "what is dropped was counted out");
+        debug_assert!(!entry.is_live(), "what is dropped was counted out");
+        self.counts(entry.slot).shift(entry.gauge(), Gauge::Nowhere);
         if entry.unsigned {
             self.room.release_unsigned();
         }
@@ -469,34 +456,6 @@ impl Shard {
             self.wheel.unlink(&mut self.slab, i);
             self.wheel.link(&mut self.slab, i, due);
         }
-    }
-
-    fn enqueue(&mut self, i: u32, shelf: Option<Shelf>) {
-        let Some(shelf) = shelf else { return };
-        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
-        let tail = std::mem::replace(&mut queue.tail, i);
-        if tail == NIL {
-            queue.head = i;
-        } else {
-            self.slab.at_mut(tail).queue.next = i;
-        }
-        self.slab.at_mut(i).queue = Links { prev: tail, next: NIL };
-        self.room.put_on(shelf);
-    }
-
-    fn dequeue(&mut self, i: u32, shelf: Option<Shelf>) {
-        let Some(shelf) = shelf else { return };
-        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
-        let Links { prev, next } = self.slab.at(i).queue;
-        match prev {
-            NIL => queue.head = next,
-            prev => self.slab.at_mut(prev).queue.next = next,
-        }
-        match next {
-            NIL => queue.tail = prev,
-            next => self.slab.at_mut(next).queue.prev = prev,
-        }
-        self.room.take_off(shelf);
     }
 }
 

@@ -451,7 +451,7 @@ async fn the_exposition_names_every_metric_that_has_a_sample() {
     let port = port("127.0.0.1:9180").await;
     let view = port.control.view();
     let a1 = view.apps[0].backend(0).unwrap();
-    a1.live.count_read(Some(CountReading { sessions: 3, at: port.control.now() }));
+    a1.live.count_read(Some(CountReading { sessions: 3, known: 0, at: port.control.now() }));
     a1.live.count_faults.met(CountFault::Status);
     let answer = port.ask("GET", "/metrics", None).await;
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"));

@@ -55,11 +55,6 @@ impl BackendProbe {
         self.memory().instance.clone()
     }
 
-    /// Whether the application has given the probe a session of its own, by a cookie of one of these names.
-    pub fn has_session(&self, names: &[String]) -> bool {
-        self.memory().cookies.contain_any(names)
-    }
-
     /// Probes the backend at `address`, with the port of the settings where they name one.
     ///
     /// # Errors

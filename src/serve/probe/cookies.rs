@@ -43,11 +43,6 @@ impl Cookies {
         }
     }
 
-    /// Whether one of these names is among them.
-    pub fn contain_any(&self, names: &[String]) -> bool {
-        self.0.iter().any(|cookie| names.iter().any(|name| *cookie.name == *name.as_bytes()))
-    }
-
     /// The `Cookie` header to send.
     pub fn header(&self) -> Option<HeaderValue> {
         let mut line = Vec::new();
@@ -66,16 +61,6 @@ impl Cookies {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_session_of_its_own_is_known_by_its_name() {
-        let mut cookies = Cookies::default();
-        let names = ["JSESSIONID".to_owned(), "SID".to_owned()];
-        for (line, expected) in [("route=a1", false), ("JSESSIONIDS=1", false), ("SID=abc; Path=/", true), ("SID=; Max-Age=0", false)] {
-            cookies.set(line.as_bytes());
-            assert_eq!(cookies.contain_any(&names), expected, "{line}");
-        }
-    }
 
     #[test]
     fn what_was_given_is_sent_back() {

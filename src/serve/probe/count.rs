@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::check::{USER_AGENT, host_of};
 use super::cookies::Cookies;
-use super::watch::{Subject, Watch};
+use super::watch::Watch;
 use crate::model::backend::CountReading;
 use crate::model::count::CountFault;
 use crate::model::event::Owner;
@@ -44,7 +44,7 @@ type Failure = (CountFault, String);
 /// Asks until it is dropped, or is not wanted any more.
 pub async fn run(watch: Arc<Watch>, connectors: Arc<Connectors>) {
     let mut cookies = Cookies::default();
-    let mut last: Option<Failure> = None;
+    let mut last = None;
     // A host name is resolved for the first health probe.
     watch.first_answer().await;
     loop {
@@ -53,34 +53,37 @@ pub async fn run(watch: Arc<Watch>, connectors: Arc<Connectors>) {
             watch.live.count_read(None);
             return;
         };
-        let (started, at) = (Instant::now(), watch.control.now());
+        let known = || watch.live.counts.known(subject.idle_timeout, watch.control.now());
+        let (started, at, known_before) = (Instant::now(), watch.control.now(), known());
         let question = Question { spec: &subject.spec, health: &subject.health, probe, address: watch.live.address(), patience: PATIENCE };
         let result = question.ask(&connectors, &mut cookies).await;
-        watch.live.count_read(result.as_ref().ok().map(|&sessions| CountReading { sessions, at }));
-        if let Err((fault, _)) = &result {
-            watch.live.count_faults.met(*fault);
+        let reading = result.as_ref().ok().map(|&sessions| CountReading { sessions, known: known_before.min(known()), at });
+        watch.live.count_read(reading);
+        if let Some(news) = news(last, &result) {
+            watch.control.note(Owner::Health, &subject.name(), news);
         }
-        match (&result, &last) {
-            (Err(failure), before) if before.as_ref() != Some(failure) => {
-                let why = &failure.1;
-                watch.control.note(Owner::Health, &subject.name(), format!("its own count of sessions is unknown: {why}"));
-            }
-            (Ok(sessions), Some(_)) => {
-                watch.control.note(Owner::Health, &subject.name(), format!("its own count of sessions is known again: {sessions}"));
-            }
-            _ => {}
+        last = result.err().map(|(fault, _)| fault);
+        if let Some(fault) = last {
+            watch.live.count_faults.met(fault);
         }
-        last = result.err();
-        rest(&watch, &subject, started).await;
+        rest(&watch, started).await;
+    }
+}
+
+/// What the event log is told after an answer. The words of one fault may differ each time (a server that says when it will be
+/// back), so only another fault is news.
+fn news(last: Option<CountFault>, result: &std::result::Result<u64, Failure>) -> Option<String> {
+    match result {
+        Err((fault, why)) if last != Some(*fault) => Some(format!("its own count of sessions is unknown: {why}")),
+        Ok(sessions) if last.is_some() => Some(format!("its own count of sessions is known again: {sessions}")),
+        _ => None,
     }
 }
 
 /// Until the next question is due; a drain that begins meanwhile makes it due sooner.
-async fn rest(watch: &Watch, subject: &Subject, started: Instant) {
-    let interval = subject.health.interval;
+async fn rest(watch: &Watch, started: Instant) {
     loop {
-        let pause = if watch.live.emptying() { interval.max(EMPTYING) } else { interval.max(SERVING) };
-        let due = started + pause;
+        let due = started + if watch.live.emptying() { EMPTYING } else { SERVING };
         let now = Instant::now();
         if now >= due {
             return;

@@ -40,7 +40,7 @@ pub struct Subject {
     pub(super) spec: Arc<BackendSpec>,
     pub(super) health: HealthSettings,
     pub(super) count_probe: Option<CountProbe>,
-    session_cookies: Vec<String>,
+    pub(super) idle_timeout: Duration,
 }
 
 impl Subject {
@@ -53,7 +53,7 @@ impl Subject {
             spec: Arc::clone(&backend.spec),
             health: health_of(app, &backend.release),
             count_probe: app.settings.session.count_probe.clone(),
-            session_cookies: app.settings.session.cookies.clone(),
+            idle_timeout: app.settings.session.idle_timeout,
         }
     }
 
@@ -153,7 +153,6 @@ impl Watch {
             let started = Instant::now();
             self.probe_once(&subject, &probe, &mut resolver).await;
             self.compare_lives(&subject, &mut instance, probe.instance());
-            self.live.probe_has_session(probe.has_session(&subject.session_cookies));
             let first = !self.probed.send_replace(true);
             dice = mix(dice);
             self.rest(started, pause(subject.health.interval, first, dice)).await;

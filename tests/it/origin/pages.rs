@@ -75,6 +75,11 @@ impl Shared {
                 let code = query_value(target, "code").and_then(|code| code.parse().ok());
                 Reply::new(code.unwrap_or(500), self.describe("none", "status"))
             }
+            "/count" => {
+                let mut sessions = self.sessions.lock().unwrap();
+                self.purge(&mut sessions);
+                Reply::new(200, format!("{{\"sessions\": {}}}", sessions.len()))
+            }
             "/health" => {
                 self.probes.fetch_add(1, Ordering::SeqCst);
                 Reply::new(self.health.load(Ordering::SeqCst), "health")

@@ -10,8 +10,8 @@ pub(in super::super) struct Audit {
     pub entries: usize,
     pub unsigned: usize,
     pub shelved: [usize; Shelf::ALL.len()],
-    /// Engaged, kept alive, unconfirmed by slot.
-    pub gauges: HashMap<u32, [u64; 3]>,
+    /// Engaged, kept alive, unconfirmed, candidates by slot.
+    pub gauges: HashMap<u32, [u64; 4]>,
 }
 
 impl Shard {
@@ -46,6 +46,7 @@ impl Shard {
                 Gauge::Engaged => gauges[0] += 1,
                 Gauge::KeptAlive => gauges[1] += 1,
                 Gauge::Unconfirmed => gauges[2] += 1,
+                Gauge::Candidate => gauges[3] += 1,
                 Gauge::Nowhere => {}
             }
         }

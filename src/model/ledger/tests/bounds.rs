@@ -72,6 +72,22 @@ fn room_is_made_from_tombstones_then_candidates_then_newborns_oldest_first() {
 }
 
 #[test]
+fn a_candidate_that_makes_room_is_remembered_as_one_that_was_refused() {
+    let (ledger, counts) = ledger_of(1, small(20), 1);
+    ledger.adopt(key(100), 0, Adoption::Unsigned, at(0), at(0));
+    for n in 0..19 {
+        live(&ledger, n, at(0));
+    }
+    assert!(!ledger.adoption_capped());
+    assert_eq!(ledger.born(key(101), 0, 0, at(9)), Born::New);
+    assert_eq!((ledger.find(key(100), at(9)), counts[0].candidates()), (None, 0));
+    for (now, capped) in [(10, true), (1808, true), (1809, false)] {
+        ledger.sweep(at(now));
+        assert_eq!(ledger.adoption_capped(), capped, "{now}");
+    }
+}
+
+#[test]
 fn live_sessions_are_never_dropped_and_the_newborn_goes_untracked() {
     for shards in [1, 8] {
         let (ledger, counts) = ledger_of(shards, small(10), 1);

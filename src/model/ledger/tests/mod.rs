@@ -62,7 +62,7 @@ fn audit(ledger: &Ledger, counts: &[Arc<Counts>]) {
     assert_eq!(ledger.room.unsigned(), audit.unsigned);
     for (slot, counts) in counts.iter().enumerate() {
         let recount = audit.gauges.get(&(slot as u32)).copied().unwrap_or_default();
-        assert_eq!([counts.engaged(), counts.kept_alive(), counts.unconfirmed()], recount, "gauges of slot {slot}");
+        assert_eq!([counts.engaged(), counts.kept_alive(), counts.unconfirmed(), counts.candidates()], recount, "gauges of slot {slot}");
         let ended: u64 = EndReason::ALL.iter().map(|&reason| counts.ended(reason)).sum();
         let came = counts.born() + counts.adopted() + counts.arrived();
         assert_eq!(came, counts.live() + counts.unconfirmed() + ended, "who came is here or ended, slot {slot}");
@@ -82,6 +82,7 @@ fn shown(counts: &Counts) -> String {
     add("engaged", counts.engaged());
     add("kept", counts.kept_alive());
     add("unconfirmed", counts.unconfirmed());
+    add("candidates", counts.candidates());
     add("born", counts.born());
     add("adopted", counts.adopted());
     add("arrived", counts.arrived());

@@ -372,15 +372,16 @@ impl Model {
         evicted
     }
 
-    /// Engaged, kept alive, unconfirmed.
-    pub fn gauges(&self, slot: usize) -> [u64; 3] {
-        let mut gauges = [0; 3];
+    /// Engaged, kept alive, unconfirmed, candidates.
+    pub fn gauges(&self, slot: usize) -> [u64; 4] {
+        let mut gauges = [0; 4];
         for s in self.sessions.values().filter(|s| s.slot == slot) {
             match s.standing {
                 Standing::Live { confirmed: false } => gauges[2] += 1,
                 Standing::Live { .. } if s.engaged => gauges[0] += 1,
                 Standing::Live { .. } => gauges[1] += 1,
-                _ => {}
+                Standing::Candidate => gauges[3] += 1,
+                Standing::Ended(_) => {}
             }
         }
         gauges

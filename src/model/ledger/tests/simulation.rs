@@ -122,7 +122,7 @@ impl Run {
     fn compare(&self) {
         audit(&self.ledger, &self.counts);
         for (slot, counts) in self.counts.iter().enumerate() {
-            let gauges = [counts.engaged(), counts.kept_alive(), counts.unconfirmed()];
+            let gauges = [counts.engaged(), counts.kept_alive(), counts.unconfirmed(), counts.candidates()];
             assert_eq!(gauges, self.model.gauges(slot), "gauges of slot {slot}");
             assert_eq!(totals(counts), self.model.totals[slot], "totals of slot {slot}");
         }

@@ -173,7 +173,7 @@ fn a_birth_elsewhere_is_a_failover_and_a_birth_here_a_touch() {
         "New; Live; true; false; live@1 open 1",
         "born 1 -moved 1 | engaged 1 arrived 1",
     );
-    check("relocate a 1; adopt a 0; relocate a 1", "false; Candidate; false", "");
+    check("relocate a 1; adopt a 0; relocate a 1", "false; Candidate; false", "candidates 1");
 }
 
 #[test]
@@ -291,11 +291,12 @@ fn an_answer_to_a_dead_or_long_silent_id_is_a_new_session() {
 #[test]
 fn unknown_ids_are_adopted_by_proof() {
     check("sign a 0; find a", "Live; live@0", "engaged 1 adopted 1");
-    check("adopt a 0; find a; enter a", "Candidate; candidate@0; NotLive", "");
+    check("adopt a 0; find a; enter a", "Candidate; candidate@0; NotLive", "candidates 1");
     check("adopt a 0; adopt a 0; find a", "Candidate; Live; live@0", "engaged 1 adopted 1");
     check("adopt a 0; adopt a 1; adopt a 1", "Candidate; Candidate; Live", " | engaged 1 adopted 1");
+    check("adopt a 0; adopt a 1", "Candidate; Candidate", " | candidates 1");
     check("adopt a 0; sign a 1", "Candidate; Live", " | engaged 1 adopted 1");
-    check("adopt a 0; wait 1800; find a; adopt a 0", "Candidate; None; Candidate", "");
+    check("adopt a 0; wait 1800; find a; adopt a 0", "Candidate; None; Candidate", "candidates 1");
     check("sign a 0; sign a 0; sign a 1; find a", "Live; Known; Known; live@0", "engaged 1 adopted 1");
     check("born a 0; sign a 0", "New; Known", "engaged 1 born 1");
     check("adopt a 0; logout a; find a", "Candidate; false; None", "");

@@ -70,6 +70,21 @@ async fn only_a_whole_answer_with_a_number_is_a_reading() {
     check(large, Err(CountFault::TooLarge), "larger than 1048576 bytes").await;
 }
 
+#[test]
+fn a_fault_is_told_once_however_its_words_vary() {
+    use CountFault::{Status, Unreadable};
+    let check = |last: Option<CountFault>, result: std::result::Result<u64, CountFault>, expected: Option<&str>| {
+        let result = result.map_err(|fault| (fault, "why, at 12:03:07".to_owned()));
+        assert_eq!(news(last, &result).as_deref(), expected, "{last:?} {result:?}");
+    };
+    let unknown = Some("its own count of sessions is unknown: why, at 12:03:07");
+    check(None, Err(Status), unknown);
+    check(Some(Status), Err(Status), None);
+    check(Some(Status), Err(Unreadable), unknown);
+    check(Some(Unreadable), Ok(4), Some("its own count of sessions is known again: 4"));
+    check(None, Ok(4), None);
+}
+
 #[tokio::test]
 async fn a_backend_that_hangs_or_drips_is_given_up() {
     check(Manner::Silent, Err(CountFault::Silent), "no answer within 600ms").await;
