@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LINE: Duration = Duration::from_secs(60);
 /// All backends down for this long are dead; a shorter time is a restart or a hiccup of the network.
 const DEAD: Duration = Duration::from_secs(15);
-/// After a deadline that evicts, the last exchanges may take this long to leave.
+/// After a deadline, the last exchanges may take this long to leave, and the fence to close; `serve::webhook` reports by the same rule.
 const LEAVING: Duration = Duration::from_secs(10);
 /// A process that restarts is back within this time.
 const AWAY: Duration = Duration::from_secs(60);
@@ -52,9 +52,9 @@ fn verdict(d: &DrainStatus, dead: Duration, late: Duration) -> Option<Verdict> {
     }
 }
 
-/// Whether a deadline that has passed leaves whoever is there.
+/// Whether a deadline that has passed leaves whoever is there. With nobody left the drain may be done in a moment: it gets [`LEAVING`].
 fn stays(d: &DrainStatus) -> bool {
-    d.then == "keep" || (d.then == "move_idle" && d.remaining > 0)
+    d.then != "evict" && d.remaining > 0
 }
 
 /// All backends of a drain are down while sessions are left there.
@@ -151,18 +151,28 @@ impl Watched {
 
 /// What is on the screen.
 struct Shown {
+    /// Of a terminal: to go up before the next look is shown.
     lines: usize,
+    /// Elsewhere: when the last line was written.
     at: Option<Instant>,
 }
 
 impl Shown {
+    /// Whether it is time for a line where nobody watches. The end is told by the last word alone.
+    fn is_due(&mut self, over: bool, now: Instant) -> bool {
+        let due = !over && self.at.is_none_or(|at| now - at >= LINE);
+        if due {
+            self.at = Some(now);
+        }
+        due
+    }
+
     fn show(&mut self, watched: &[Watched], over: bool) {
         let mut out = std::io::stderr().lock();
         let terminal = out.is_terminal();
-        if !terminal && (over || self.at.is_some_and(|at| at.elapsed() < LINE)) {
+        if !terminal && !self.is_due(over, Instant::now()) {
             return;
         }
-        self.at = Some(Instant::now());
         let mut text = String::new();
         if terminal && self.lines > 0 {
             // Up over the last lines, and clear from there.
@@ -170,7 +180,9 @@ impl Shown {
         }
         self.lines = 0;
         // A line that wraps would be two to go up.
-        let width = if terminal { rustix::termios::tcgetwinsize(&out).map_or(80, |size| usize::from(size.ws_col)) } else { usize::MAX };
+        let width = if terminal { rustix::termios::tcgetwinsize(&out).map_or(0, |size| usize::from(size.ws_col)) } else { usize::MAX };
+        // A terminal that nobody has sized (a container's, a recorder's) says 0.
+        let width = if width == 0 { 80 } else { width };
         for w in watched {
             let Some(last) = &w.last else { continue };
             let away = if w.away_since.is_some() { "(no contact, trying again) " } else { "" };
@@ -229,6 +241,8 @@ mod tests {
         check(drained, 99, 0, Some(Verdict::Done));
         check(|d| d.deadline_in_seconds = Some(1), 0, 0, None);
         check(|d| d.deadline_in_seconds = Some(0), 0, 0, Some(Verdict::Late));
+        check(|d| (d.deadline_in_seconds, d.remaining) = (Some(0), 0), 0, 9, None);
+        check(|d| (d.deadline_in_seconds, d.remaining) = (Some(0), 0), 0, 10, Some(Verdict::Late));
         check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "move_idle".to_owned()), 0, 0, Some(Verdict::Late));
         check(|d| (d.deadline_in_seconds, d.then, d.remaining) = (Some(0), "move_idle".to_owned(), 0), 0, 9, None);
         check(|d| (d.deadline_in_seconds, d.then) = (Some(0), "evict".to_owned()), 0, 9, None);
@@ -245,6 +259,15 @@ mod tests {
         check(12, 2, 1, false);
         check(0, 2, 2, false);
         check(12, 0, 0, false);
+    }
+
+    #[test]
+    fn where_nobody_watches_there_is_one_line_a_minute() {
+        let began = Instant::now();
+        let mut shown = Shown { lines: 0, at: None };
+        let told = (0..=150).filter(|second| shown.is_due(*second == 150, began + LOOK * *second)).collect::<Vec<_>>();
+        assert_eq!(told, [0, 60, 120]);
+        assert!(!shown.is_due(true, began + LINE * 9), "the last word is not said twice");
     }
 
     #[test]
