@@ -39,11 +39,18 @@ fn app_table(app: &api::AppStatus) -> String {
         ">ENGAGED",
         ">UNCONFIRMED",
     ]);
+    // What backends say themselves, where any is asked and answers.
+    let counts = app.releases.iter().any(|(_, release)| release.backends.iter().any(|(_, b)| b.counted.is_some()));
+    if counts {
+        table.heading(">COUNTED");
+    }
     for (name, release) in app.releases.iter() {
         let in_flight: u64 = release.backends.iter().map(|(_, b)| b.in_flight).sum();
-        table.row([name, &release.state, "", "", "", "", ""], in_flight, release.sessions);
+        table.row([name, &release.state, "", "", "", "", ""], in_flight, release.sessions, counts.then(String::new));
         for (name, b) in release.backends.iter() {
-            table.row(["", "", name, &b.address, &b.intent, &b.health, &b.admission], b.in_flight, b.sessions);
+            let counted = || b.counted.map_or_else(|| "?".to_owned(), |n| n.to_string());
+            let words = ["", "", name, &b.address, &b.intent, &b.health, &b.admission];
+            table.row(words, b.in_flight, b.sessions, counts.then(counted));
         }
     }
     table.text()
@@ -212,9 +219,15 @@ impl Table {
         self.rows.push(cells);
     }
 
-    fn row(&mut self, words: [&str; 7], in_flight: u64, sessions: api::Sessions) {
+    /// One more column.
+    fn heading(&mut self, heading: &str) {
+        self.right.push(heading.starts_with('>'));
+        self.rows.iter_mut().take(1).for_each(|row| row.push(heading.trim_start_matches('>').to_owned()));
+    }
+
+    fn row(&mut self, words: [&str; 7], in_flight: u64, sessions: api::Sessions, last: Option<String>) {
         let numbers = [in_flight, sessions.live, sessions.engaged, sessions.unconfirmed];
-        self.cells(words.into_iter().map(str::to_owned).chain(numbers.map(|n| n.to_string())).collect());
+        self.cells(words.into_iter().map(str::to_owned).chain(numbers.map(|n| n.to_string())).chain(last).collect());
     }
 
     fn text(&self) -> String {
@@ -324,6 +337,27 @@ mod tests {
             no drains\n";
         assert_eq!(status(&document, Some("shop")), expected);
         assert!(status(&document, None).contains("wiki: current by_health\n"));
+    }
+
+    #[test]
+    fn what_backends_count_themselves_has_a_column_where_any_is_asked() {
+        let check = |first: Option<u64>, second: Option<u64>, expected: [&str; 3]| {
+            let b = r#"{"address":"h:1","intent":"serve","health":"up","admission":"everyone","incarnation":1,"in_flight":0,
+              "sessions":{"live":2,"engaged":2,"kept_alive":0,"unconfirmed":0}}"#;
+            let text = format!(
+                r#"{{"current":"v1","releases":{{"v1":{{"state":"current","sessions":{{"live":4,"engaged":4,"kept_alive":0,"unconfirmed":0}},
+                  "backends":{{"a1":{b},"a2":{b}}}}}}}}}"#
+            );
+            let mut app: api::AppStatus = serde_json::from_str(&text).unwrap();
+            let backends = &mut app.releases.0[0].1.backends.0;
+            (backends[0].1.counted, backends[1].1.counted) = (first, second);
+            let table = app_table(&app);
+            let ends: Vec<&str> = table.lines().map(|line| line.rsplit("  ").next().unwrap().trim()).collect();
+            assert_eq!([ends[0], ends[2], ends[3]], expected, "{table}");
+        };
+        check(None, None, ["UNCONFIRMED", "0", "0"]);
+        check(Some(7), Some(12), ["COUNTED", "7", "12"]);
+        check(Some(7), None, ["COUNTED", "7", "?"]);
     }
 
     #[test]
