@@ -59,7 +59,7 @@ impl Operator {
             Command::Serve { target } => self.intent(target, "serve", false).await,
             Command::Maintain { target, force } => self.intent(target, "maintain", force).await,
             Command::Evict { target, idle } => {
-                let words = |done: &api::Evicted| format!("{} sessions evicted from {target}", done.evicted);
+                let words = |done: &api::Evicted| format!("{} evicted from {target}", screen::many(done.evicted, "session"));
                 let order = api::Evict { target: target.clone(), idle };
                 self.change("/api/v1/evict", &order, words).await
             }
@@ -152,6 +152,7 @@ impl Operator {
     }
 
     async fn promote(&self, path: &str, order: &impl Serialize, waiting: &Waiting) -> Result<u8, Failure> {
+        waiting.check()?;
         let answers = self.everywhere(async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
         if !waiting.wait {
             return self.tell(&answers, promoted);
@@ -335,6 +336,16 @@ fn promoted(answer: &api::Promoted) -> String {
 }
 
 impl Waiting {
+    /// What would silently do nothing is refused before anything is done.
+    fn check(&self) -> Result<(), Failure> {
+        if self.timeout.is_some() && !self.wait && self.then.is_none() {
+            return Err(Failure::usage(
+                "--timeout bounds nothing here: add --wait to wait so long, or --then to make it the drain's deadline",
+            ));
+        }
+        Ok(())
+    }
+
     fn then(&self) -> Option<String> {
         self.then.map(|then| then.as_str().to_owned())
     }

@@ -88,7 +88,7 @@ pub fn left(d: &api::DrainStatus) -> String {
         parts.push(format!("{} unconfirmed", d.sessions.unconfirmed));
     }
     if d.remaining == 0 && d.in_flight > 0 {
-        parts.push(format!("{} exchanges under way", d.in_flight));
+        parts.push(format!("{} under way", many(d.in_flight, "exchange")));
     }
     if let (Some(bound), true) = (d.upper_bound_seconds, d.remaining > 0) {
         parts.push(format!("at most {} if nobody clicks again", span(bound)));
@@ -138,6 +138,11 @@ pub fn gone(d: &api::DrainStatus) -> String {
     ];
     let told: Vec<String> = ways.into_iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
     if told.is_empty() { "nobody had to leave".to_owned() } else { told.join(", ") }
+}
+
+/// `1 session`, `2 sessions`.
+pub fn many(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn bar(progress: f64) -> String {
@@ -274,7 +279,7 @@ mod tests {
         );
         check(
             |d| (d.remaining, d.progress, d.sessions, d.upper_bound_seconds) = (0, 1.0, api::Sessions::default(), None),
-            "d7   shop/v41             [####################] 100%  0 of 40 left; 1 exchanges under way",
+            "d7   shop/v41             [####################] 100%  0 of 40 left; 1 exchange under way",
         );
         check(
             |d| (d.remaining, d.progress, d.sessions, d.in_flight, d.confident) = (0, 1.0, api::Sessions::default(), 0, false),

@@ -201,16 +201,35 @@ impl Shown {
 
 /// The last word on a drain.
 fn sentence(d: &DrainStatus, verdict: Option<Verdict>) -> String {
-    let left = format!("{} sessions left", d.remaining);
     match verdict {
         Some(Verdict::Done) => format!("{} is drained and fenced: {}", d.target, screen::gone(d)),
         Some(Verdict::Died) if d.verdict.is_some() => {
-            format!("{} is drained, but {} sessions were lost: a backend died", d.target, d.ended.lost)
+            format!("{} is drained, but {} got lost: a backend died", d.target, screen::many(d.ended.lost, "session"))
         }
-        Some(Verdict::Died) => format!("{}: all its backends are down, {}; the drain {} goes on", d.target, left, d.id),
-        Some(Verdict::Superseded) => format!("drain {} of {} was {}, {left}", d.id, d.target, d.state),
-        Some(Verdict::Late) => format!("{}: deadline reached, {left}; the drain goes on (tidegate wait {})", d.target, d.id),
-        None => format!("{}: timeout, {left}; the drain goes on (tidegate wait {})", d.target, d.id),
+        Some(Verdict::Died) => format!("{}: all its backends are down, {}; the drain {} goes on", d.target, sessions_left(d), d.id),
+        Some(Verdict::Superseded) => format!("drain {} of {} was {}, {}", d.id, d.target, d.state, sessions_left(d)),
+        Some(Verdict::Late) => format!("{}: deadline reached, {}; the drain goes on (tidegate wait {})", d.target, held_by(d), d.id),
+        None => format!("{}: timeout, {}; the drain goes on (tidegate wait {})", d.target, held_by(d), d.id),
+    }
+}
+
+fn sessions_left(d: &DrainStatus) -> String {
+    if d.remaining == 0 { "no session left".to_owned() } else { format!("{} left", screen::many(d.remaining, "session")) }
+}
+
+/// Why a drain is not over: with no session left that is what the reader asks next.
+fn held_by(d: &DrainStatus) -> String {
+    let left = sessions_left(d);
+    if d.remaining > 0 {
+        left
+    } else if let (false, Some(why)) = (d.confident, &d.confidence) {
+        format!("{left}, but not sure yet ({why})")
+    } else if d.sessions.unconfirmed > 0 {
+        format!("{left} but {} unconfirmed", d.sessions.unconfirmed)
+    } else if d.in_flight > 0 {
+        format!("{left} but {} under way", screen::many(d.in_flight, "exchange"))
+    } else {
+        left
     }
 }
 
@@ -281,5 +300,23 @@ mod tests {
         ] {
             assert_eq!(sentence(&drain, verdict), expected);
         }
+    }
+
+    #[test]
+    fn with_nobody_left_the_last_word_says_what_holds_the_drain() {
+        let check = |change: fn(&mut DrainStatus), expected: &str| {
+            let mut drain = DrainStatus { remaining: 0, sessions: Default::default(), in_flight: 0, ..example_drain() };
+            change(&mut drain);
+            let words = format!("shop/v41: timeout, {expected}; the drain goes on (tidegate wait d7)");
+            assert_eq!(sentence(&drain, None), words);
+        };
+        check(|_| (), "no session left");
+        check(|d| d.remaining = 1, "1 session left");
+        check(|d| d.sessions.unconfirmed = 3, "no session left but 3 unconfirmed");
+        check(|d| d.in_flight = 1, "no session left but 1 exchange under way");
+        check(
+            |d| (d.confident, d.confidence) = (false, Some("seen for 4m of 30m".to_owned())),
+            "no session left, but not sure yet (seen for 4m of 30m)",
+        );
     }
 }

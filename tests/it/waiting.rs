@@ -127,7 +127,7 @@ fn a_stop_that_waits_closes_the_release_when_nobody_is_left_and_not_before() {
     let refused = tidegate.cli(&["stop", "shop/v1"]).expect_code(1);
     assert!(refused.stderr.contains("tidegate stop shop/v1 --wait"), "{}", refused.stderr);
     let too_short = tidegate.cli(&["stop", "shop/v1", "--wait", "--timeout", "1s"]).expect_code(2);
-    assert!(too_short.stderr.contains("timeout, 1 sessions left"), "{}", too_short.stderr);
+    assert!(too_short.stderr.contains("timeout, 1 session left"), "{}", too_short.stderr);
     assert_eq!(tidegate.release_state("shop", "v1"), "draining");
     let stop = tidegate.cli_in_background("stop", &["stop", "shop/v1", "--wait"]);
     click_until(&mut user, &tidegate, "stop", "1 of 1 left");
@@ -153,7 +153,7 @@ fn a_backend_that_dies_with_its_sessions_ends_the_waiting_with_3() {
     assert_eq!(ended.code(), Some(3), "{}", waiting.log_tail());
     assert!(died.elapsed() >= Duration::from_secs(14), "{:?}", died.elapsed());
     let said = tidegate.read("waiting.log");
-    assert!(said.contains("shop/v1: all its backends are down, 1 sessions left"), "{said}");
+    assert!(said.contains("shop/v1: all its backends are down, 1 session left"), "{said}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn sessions_that_a_restart_proved_lost_are_told_by_the_exit_code_of_a_drain_that
     boot(&a1, "second");
     ends_with(waiting, 3);
     let said = tidegate.read("waiting.log");
-    assert!(said.contains("shop/v1 is drained, but 1 sessions were lost: a backend died"), "{said}");
+    assert!(said.contains("shop/v1 is drained, but 1 session got lost: a backend died"), "{said}");
 }
 
 #[test]
@@ -183,11 +183,8 @@ fn sessions_left_at_the_end_of_a_patience_are_told_by_the_exit_code() {
     let tidegate = two_releases(&a1, &b1, "10m");
     let _user = user_on(&tidegate, "a1");
     for (line, expected) in [
-        ("promote shop v2 --wait --timeout 1s", "shop/v1: timeout, 1 sessions left; the drain goes on (tidegate wait "),
-        (
-            "promote shop v2 --wait --timeout 1s --then keep",
-            "shop/v1: deadline reached, 1 sessions left; the drain goes on (tidegate wait ",
-        ),
+        ("promote shop v2 --wait --timeout 1s", "shop/v1: timeout, 1 session left; the drain goes on (tidegate wait "),
+        ("promote shop v2 --wait --timeout 1s --then keep", "shop/v1: deadline reached, 1 session left; the drain goes on (tidegate wait "),
     ] {
         let done = tidegate.cli(&line.split(' ').collect::<Vec<_>>()).expect_code(2);
         assert!(done.stderr.contains(expected), "{line}: {}", done.stderr);
@@ -223,7 +220,7 @@ fn a_drain_that_somebody_ends_otherwise_is_told_to_whoever_waits() {
     tidegate.admin(Call::new("DELETE", &format!("/api/v1/drains/{drain}"))).expect_status(200);
     ends_with(waiting, 4);
     let said = tidegate.read("waiting.log");
-    assert!(said.contains(&format!("drain {drain} of shop/v1 was cancelled, 1 sessions left")), "{said}");
+    assert!(said.contains(&format!("drain {drain} of shop/v1 was cancelled, 1 session left")), "{said}");
 }
 
 #[test]
