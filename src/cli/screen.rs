@@ -78,8 +78,8 @@ pub fn drain_line(d: &api::DrainStatus) -> String {
 /// Who is left of a running drain, and what it waits for.
 pub fn left(d: &api::DrainStatus) -> String {
     let mut parts = vec![format!("{} of {} left", d.remaining, d.initial)];
-    if let (Some(eta), true) = (eta(&d.eta_seconds), d.remaining > 0) {
-        parts.push(eta);
+    if d.remaining > 0 {
+        parts.extend(eta(&d.eta_seconds).or_else(|| d.eta_missing.as_ref().map(|why| format!("no forecast: {why}"))));
     }
     if d.remaining > 0 {
         parts.push(format!("{} engaged, {} kept alive", d.sessions.engaged, d.sessions.kept_alive));
@@ -295,6 +295,10 @@ mod tests {
                 (d.deadline_in_seconds, d.then) = (Some(7200), "evict".to_owned());
             },
             "d7   shop/v41             [##############------]  70%  12 of 40 left; empty in 7m00s to 25m00s, 99%: 1h30m; 10 engaged, 2 kept alive; 3 unconfirmed; at most 29m55s if nobody clicks again; deadline in 2h00m (evict)",
+        );
+        check(
+            |d| d.eta_missing = Some("4 sessions of this app have ended so far, a forecast takes 20".to_owned()),
+            "d7   shop/v41             [##############------]  70%  12 of 40 left; no forecast: 4 sessions of this app have ended so far, a forecast takes 20; 10 engaged, 2 kept alive; 3 unconfirmed; at most 29m55s if nobody clicks again",
         );
         check(
             |d| (d.verdict, d.finished) = (Some("drained".to_owned()), Some("2026-11-20T10:40:00Z".to_owned())),
