@@ -149,3 +149,29 @@ fn receivers<'a>(drain: &Drain, view: &'a View) -> Vec<(&'a App, &'a WebhookUrl)
     }
     receivers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::Owner;
+    use crate::model::settings::Address;
+    use crate::model::sketch::World;
+    use crate::model::target::Target;
+
+    #[test]
+    fn only_apps_with_a_webhook_that_the_drain_covers_are_told_and_each_receiver_once() {
+        let address = Address { host: "ci.example.com".to_owned(), port: 443 };
+        let url = WebhookUrl { url: "https://ci.example.com/".to_owned(), tls: true, address, target: "/".to_owned() };
+        let check = |webhook: Option<&WebhookUrl>, target: &str, expected: usize| {
+            let mut world = World::with(">v1:a1 v2:b1", |settings| settings.drain.webhook = webhook.cloned());
+            world.view.apps.push(Arc::clone(&world.view.apps[0]));
+            let drain = Drain::new(1, Target::parse(target).unwrap(), Owner::Operator, &world.view, world.now);
+            assert_eq!(receivers(&drain, &world.view).len(), expected, "{target}, {webhook:?}");
+        };
+        check(None, "shop/v1", 0);
+        check(Some(&url), "shop/v1", 1);
+        check(Some(&url), "wiki/v1", 0);
+        check(Some(&url), "host:10.0.0.1", 1);
+        check(Some(&url), "host:10.0.0.9", 0);
+    }
+}
