@@ -191,6 +191,7 @@ fn drain_news(drain: &DrainRow) -> String {
 /// When nobody is left, or why nobody knows.
 fn outlook(drain: &DrainRow) -> String {
     match (&drain.doubt, drain.outlook.upper_bound) {
+        _ if drain.state == DrainState::Drained => "yes, and nobody can come in any more".to_owned(),
         _ if !drain.state.runs() => "-".to_owned(),
         (Some(doubt), _) => format!("not known yet: {doubt}"),
         (None, Some(bound)) if drain.remaining() > 0 => {

@@ -95,7 +95,8 @@ fn a_drain_without_a_forecast_or_a_proof_says_why() {
     check(|d| d.outlook.eta = Err(TooFew { ended: 7 }), "no forecast after 7 ended sessions; 14 s if nobody clicks");
     check(|d| d.doubt = Some("seen for 4s of 8s".to_owned()), "not known yet: seen for 4s of 8s");
     check(|d| (d.engaged, d.silent) = (0, 0), "now, but for the unconfirmed and those in flight");
-    check(|d| d.state = DrainState::Drained, "-");
+    check(|d| d.state = DrainState::Drained, "yes, and nobody can come in any more");
+    check(|d| d.state = DrainState::Cancelled, "-");
 }
 
 #[test]
