@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(super) mod audit;
+mod queue;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::model::forecast::{Harvest, Mark, SHORT_SILENCE};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 
+use self::queue::Queue;
 use super::counts::{Counts, EndReason, Gauge, LossCause};
 use super::entry::{Entry, Event, Links, Standing};
 use super::room::{Room, Shelf};
@@ -40,20 +42,13 @@ pub(super) struct Shard {
     room: Arc<Room>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Queue {
-    head: u32,
-    tail: u32,
-}
-
 impl Shard {
     pub fn new(spans: Spans, clock: Clock, room: Arc<Room>, spare: Arc<Counts>) -> Shard {
-        let queues = [Queue { head: NIL, tail: NIL }; Shelf::ALL.len()];
         Shard {
             index: HashTable::new(),
             slab: Slab::new(),
             wheel: Wheel::new(),
-            queues,
+            queues: [Queue::EMPTY; Shelf::ALL.len()],
             counts: Vec::new(),
             spare,
             harvest: Harvest::default(),
@@ -469,34 +464,6 @@ impl Shard {
             self.wheel.unlink(&mut self.slab, i);
             self.wheel.link(&mut self.slab, i, due);
         }
-    }
-
-    fn enqueue(&mut self, i: u32, shelf: Option<Shelf>) {
-        let Some(shelf) = shelf else { return };
-        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
-        let tail = std::mem::replace(&mut queue.tail, i);
-        if tail == NIL {
-            queue.head = i;
-        } else {
-            self.slab.at_mut(tail).queue.next = i;
-        }
-        self.slab.at_mut(i).queue = Links { prev: tail, next: NIL };
-        self.room.put_on(shelf);
-    }
-
-    fn dequeue(&mut self, i: u32, shelf: Option<Shelf>) {
-        let Some(shelf) = shelf else { return };
-        let Some(queue) = self.queues.get_mut(shelf as usize) else { return };
-        let Links { prev, next } = self.slab.at(i).queue;
-        match prev {
-            NIL => queue.head = next,
-            prev => self.slab.at_mut(prev).queue.next = next,
-        }
-        match next {
-            NIL => queue.tail = prev,
-            next => self.slab.at_mut(next).queue.prev = prev,
-        }
-        self.room.take_off(shelf);
     }
 }
 
