@@ -59,7 +59,7 @@ impl Operator {
             Command::Serve { target } => self.intent(target, "serve", false).await,
             Command::Maintain { target, force } => self.intent(target, "maintain", force).await,
             Command::Evict { target, idle } => {
-                let words = |done: &api::Evicted| format!("{} sessions evicted from {target}", done.evicted);
+                let words = |done: &api::Evicted| format!("{} evicted from {target}", screen::many(done.evicted, "session"));
                 let order = api::Evict { target: target.clone(), idle };
                 self.change("/api/v1/evict", &order, words).await
             }
@@ -158,6 +158,7 @@ impl Operator {
         waiting: &Waiting,
         words: fn(&api::Promoted) -> String,
     ) -> Result<u8, Failure> {
+        waiting.check()?;
         let answers = self.everywhere(async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
         if !waiting.wait {
             return self.tell(&answers, words);
@@ -171,6 +172,9 @@ impl Operator {
 
     async fn drain(&self, order: &api::DrainOrder, wait: bool) -> Result<u8, Failure> {
         let answers = self.everywhere(async |client: &Client| client.post::<api::DrainStatus>("/api/v1/drains", order).await).await?;
+        if let Some(then) = order.then.as_ref().filter(|_| answers.iter().any(|(_, d)| d.verdict.is_none() && d.deadline.is_none())) {
+            eprintln!("note: without a deadline nothing happens by itself: give --deadline TIME with --then {then}");
+        }
         if wait {
             return self.waited(answers.into_iter().map(|(client, drain)| (client.clone(), drain.id)).collect(), None).await;
         }
@@ -346,6 +350,16 @@ fn rolled_back(answer: &api::Promoted) -> String {
 }
 
 impl Waiting {
+    /// What would silently do nothing is refused before anything is done.
+    fn check(&self) -> Result<(), Failure> {
+        if self.timeout.is_some() && !self.wait && self.then.is_none() {
+            return Err(Failure::usage(
+                "--timeout bounds nothing here: add --wait to wait so long, or --then to make it the drain's deadline",
+            ));
+        }
+        Ok(())
+    }
+
     fn then(&self) -> Option<String> {
         self.then.map(|then| then.as_str().to_owned())
     }

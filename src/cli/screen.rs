@@ -39,11 +39,18 @@ fn app_table(app: &api::AppStatus) -> String {
         ">ENGAGED",
         ">UNCONFIRMED",
     ]);
+    // What backends say themselves, where any is asked and answers.
+    let counts = app.releases.iter().any(|(_, release)| release.backends.iter().any(|(_, b)| b.counted.is_some()));
+    if counts {
+        table.heading(">COUNTED");
+    }
     for (name, release) in app.releases.iter() {
         let in_flight: u64 = release.backends.iter().map(|(_, b)| b.in_flight).sum();
-        table.row([name, &release.state, "", "", "", "", ""], in_flight, release.sessions);
+        table.row([name, &release.state, "", "", "", "", ""], in_flight, release.sessions, counts.then(String::new));
         for (name, b) in release.backends.iter() {
-            table.row(["", "", name, &b.address, &b.intent, &b.health, &b.admission], b.in_flight, b.sessions);
+            let counted = || b.counted.map_or_else(|| "?".to_owned(), |n| n.to_string());
+            let words = ["", "", name, &b.address, &b.intent, &b.health, &b.admission];
+            table.row(words, b.in_flight, b.sessions, counts.then(counted));
         }
     }
     table.text()
@@ -71,8 +78,8 @@ pub fn drain_line(d: &api::DrainStatus) -> String {
 /// Who is left of a running drain, and what it waits for.
 pub fn left(d: &api::DrainStatus) -> String {
     let mut parts = vec![format!("{} of {} left", d.remaining, d.initial)];
-    if let (Some(eta), true) = (eta(&d.eta_seconds), d.remaining > 0) {
-        parts.push(eta);
+    if d.remaining > 0 {
+        parts.extend(eta(&d.eta_seconds).or_else(|| d.eta_missing.as_ref().map(|why| format!("no forecast: {why}"))));
     }
     if d.remaining > 0 {
         parts.push(format!("{} engaged, {} kept alive", d.sessions.engaged, d.sessions.kept_alive));
@@ -81,7 +88,7 @@ pub fn left(d: &api::DrainStatus) -> String {
         parts.push(format!("{} unconfirmed", d.sessions.unconfirmed));
     }
     if d.remaining == 0 && d.in_flight > 0 {
-        parts.push(format!("{} exchanges under way", d.in_flight));
+        parts.push(format!("{} under way", many(d.in_flight, "exchange")));
     }
     if let (Some(bound), true) = (d.upper_bound_seconds, d.remaining > 0) {
         parts.push(format!("at most {} if nobody clicks again", span(bound)));
@@ -131,6 +138,11 @@ pub fn gone(d: &api::DrainStatus) -> String {
     ];
     let told: Vec<String> = ways.into_iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
     if told.is_empty() { "nobody had to leave".to_owned() } else { told.join(", ") }
+}
+
+/// `1 session`, `2 sessions`.
+pub fn many(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn bar(progress: f64) -> String {
@@ -212,9 +224,15 @@ impl Table {
         self.rows.push(cells);
     }
 
-    fn row(&mut self, words: [&str; 7], in_flight: u64, sessions: api::Sessions) {
+    /// One more column.
+    fn heading(&mut self, heading: &str) {
+        self.right.push(heading.starts_with('>'));
+        self.rows.iter_mut().take(1).for_each(|row| row.push(heading.trim_start_matches('>').to_owned()));
+    }
+
+    fn row(&mut self, words: [&str; 7], in_flight: u64, sessions: api::Sessions, last: Option<String>) {
         let numbers = [in_flight, sessions.live, sessions.engaged, sessions.unconfirmed];
-        self.cells(words.into_iter().map(str::to_owned).chain(numbers.map(|n| n.to_string())).collect());
+        self.cells(words.into_iter().map(str::to_owned).chain(numbers.map(|n| n.to_string())).chain(last).collect());
     }
 
     fn text(&self) -> String {
@@ -261,7 +279,7 @@ mod tests {
         );
         check(
             |d| (d.remaining, d.progress, d.sessions, d.upper_bound_seconds) = (0, 1.0, api::Sessions::default(), None),
-            "d7   shop/v41             [####################] 100%  0 of 40 left; 1 exchanges under way",
+            "d7   shop/v41             [####################] 100%  0 of 40 left; 1 exchange under way",
         );
         check(
             |d| (d.remaining, d.progress, d.sessions, d.in_flight, d.confident) = (0, 1.0, api::Sessions::default(), 0, false),
@@ -277,6 +295,10 @@ mod tests {
                 (d.deadline_in_seconds, d.then) = (Some(7200), "evict".to_owned());
             },
             "d7   shop/v41             [##############------]  70%  12 of 40 left; empty in 7m00s to 25m00s, 99%: 1h30m; 10 engaged, 2 kept alive; 3 unconfirmed; at most 29m55s if nobody clicks again; deadline in 2h00m (evict)",
+        );
+        check(
+            |d| d.eta_missing = Some("4 sessions of this app have ended so far, a forecast takes 20".to_owned()),
+            "d7   shop/v41             [##############------]  70%  12 of 40 left; no forecast: 4 sessions of this app have ended so far, a forecast takes 20; 10 engaged, 2 kept alive; 3 unconfirmed; at most 29m55s if nobody clicks again",
         );
         check(
             |d| (d.verdict, d.finished) = (Some("drained".to_owned()), Some("2026-11-20T10:40:00Z".to_owned())),
@@ -324,6 +346,27 @@ mod tests {
             no drains\n";
         assert_eq!(status(&document, Some("shop")), expected);
         assert!(status(&document, None).contains("wiki: current by_health\n"));
+    }
+
+    #[test]
+    fn what_backends_count_themselves_has_a_column_where_any_is_asked() {
+        let check = |first: Option<u64>, second: Option<u64>, expected: [&str; 3]| {
+            let b = r#"{"address":"h:1","intent":"serve","health":"up","admission":"everyone","incarnation":1,"in_flight":0,
+              "sessions":{"live":2,"engaged":2,"kept_alive":0,"unconfirmed":0}}"#;
+            let text = format!(
+                r#"{{"current":"v1","releases":{{"v1":{{"state":"current","sessions":{{"live":4,"engaged":4,"kept_alive":0,"unconfirmed":0}},
+                  "backends":{{"a1":{b},"a2":{b}}}}}}}}}"#
+            );
+            let mut app: api::AppStatus = serde_json::from_str(&text).unwrap();
+            let backends = &mut app.releases.0[0].1.backends.0;
+            (backends[0].1.counted, backends[1].1.counted) = (first, second);
+            let table = app_table(&app);
+            let ends: Vec<&str> = table.lines().map(|line| line.rsplit("  ").next().unwrap().trim()).collect();
+            assert_eq!([ends[0], ends[2], ends[3]], expected, "{table}");
+        };
+        check(None, None, ["UNCONFIRMED", "0", "0"]);
+        check(Some(7), Some(12), ["COUNTED", "7", "12"]);
+        check(Some(7), None, ["COUNTED", "7", "?"]);
     }
 
     #[test]

@@ -128,6 +128,18 @@ async fn commands_do_what_they_say_or_name_the_remedy() {
 }
 
 #[tokio::test]
+async fn an_option_that_would_do_nothing_is_refused_before_anything_is_done() {
+    let (port, url) = port().await;
+    let token = TokenFile::new("options", SECRET);
+    for line in ["promote shop v42 --timeout 1h", "rollback shop --to v42 --timeout 1h"] {
+        let refused = typed(line, &url, &token).await.unwrap_err();
+        assert!(refused.exit == 64 && refused.message.contains("add --wait"), "{line}: {}", refused.message);
+    }
+    assert_eq!(current(&port), "v41");
+    assert_eq!(typed("promote shop v42 --timeout 1h --then keep", &url, &token).await, Ok(0));
+}
+
+#[tokio::test]
 async fn a_script_reads_one_document() {
     let ((_one, first), (_two, second)) = (port().await, port().await);
     let token = TokenFile::new("document", SECRET);

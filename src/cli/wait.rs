@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LINE: Duration = Duration::from_secs(60);
 /// All backends down for this long are dead; a shorter time is a restart or a hiccup of the network.
 const DEAD: Duration = Duration::from_secs(15);
-/// After a deadline that evicts, the last exchanges may take this long to leave.
+/// After a deadline, the last exchanges may take this long to leave, and the fence to close; `serve::webhook` reports by the same rule.
 const LEAVING: Duration = Duration::from_secs(10);
 /// A process that restarts is back within this time.
 const AWAY: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ fn verdict(d: &DrainStatus, dead: Duration, late: Duration) -> Option<Verdict> {
     }
 }
 
-/// Whether a deadline that has passed leaves whoever is there.
+/// Whether a deadline that has passed leaves whoever is there. With nobody left the drain may be done in a moment: it gets [`LEAVING`].
 fn stays(d: &DrainStatus) -> bool {
     d.then != "evict" && d.remaining > 0
 }
@@ -151,18 +151,28 @@ impl Watched {
 
 /// What is on the screen.
 struct Shown {
+    /// Of a terminal: to go up before the next look is shown.
     lines: usize,
+    /// Elsewhere: when the last line was written.
     at: Option<Instant>,
 }
 
 impl Shown {
+    /// Whether it is time for a line where nobody watches. The end is told by the last word alone.
+    fn is_due(&mut self, over: bool, now: Instant) -> bool {
+        let due = !over && self.at.is_none_or(|at| now - at >= LINE);
+        if due {
+            self.at = Some(now);
+        }
+        due
+    }
+
     fn show(&mut self, watched: &[Watched], over: bool) {
         let mut out = std::io::stderr().lock();
         let terminal = out.is_terminal();
-        if !terminal && (over || self.at.is_some_and(|at| at.elapsed() < LINE)) {
+        if !terminal && !self.is_due(over, Instant::now()) {
             return;
         }
-        self.at = Some(Instant::now());
         let mut text = String::new();
         if terminal && self.lines > 0 {
             // Up over the last lines, and clear from there.
@@ -170,7 +180,9 @@ impl Shown {
         }
         self.lines = 0;
         // A line that wraps would be two to go up.
-        let width = if terminal { rustix::termios::tcgetwinsize(&out).map_or(80, |size| usize::from(size.ws_col)) } else { usize::MAX };
+        let width = if terminal { rustix::termios::tcgetwinsize(&out).map_or(0, |size| usize::from(size.ws_col)) } else { usize::MAX };
+        // A terminal that nobody has sized (a container's, a recorder's) says 0.
+        let width = if width == 0 { 80 } else { width };
         for w in watched {
             let Some(last) = &w.last else { continue };
             let away = if w.away_since.is_some() { "(no contact, trying again) " } else { "" };
@@ -189,16 +201,35 @@ impl Shown {
 
 /// The last word on a drain.
 fn sentence(d: &DrainStatus, verdict: Option<Verdict>) -> String {
-    let left = format!("{} sessions left", d.remaining);
     match verdict {
         Some(Verdict::Done) => format!("{} is drained and fenced: {}", d.target, screen::gone(d)),
         Some(Verdict::Died) if d.verdict.is_some() => {
-            format!("{} is drained, but {} sessions were lost: a backend died", d.target, d.ended.lost)
+            format!("{} is drained, but {} got lost: a backend died", d.target, screen::many(d.ended.lost, "session"))
         }
-        Some(Verdict::Died) => format!("{}: all its backends are down, {}; the drain {} goes on", d.target, left, d.id),
-        Some(Verdict::Superseded) => format!("drain {} of {} was {}, {left}", d.id, d.target, d.state),
-        Some(Verdict::Late) => format!("{}: deadline reached, {left}; the drain goes on (tidegate wait {})", d.target, d.id),
-        None => format!("{}: timeout, {left}; the drain goes on (tidegate wait {})", d.target, d.id),
+        Some(Verdict::Died) => format!("{}: all its backends are down, {}; the drain {} goes on", d.target, sessions_left(d), d.id),
+        Some(Verdict::Superseded) => format!("drain {} of {} was {}, {}", d.id, d.target, d.state, sessions_left(d)),
+        Some(Verdict::Late) => format!("{}: deadline reached, {}; the drain goes on (tidegate wait {})", d.target, held_by(d), d.id),
+        None => format!("{}: timeout, {}; the drain goes on (tidegate wait {})", d.target, held_by(d), d.id),
+    }
+}
+
+fn sessions_left(d: &DrainStatus) -> String {
+    if d.remaining == 0 { "no session left".to_owned() } else { format!("{} left", screen::many(d.remaining, "session")) }
+}
+
+/// Why a drain is not over: with no session left that is what the reader asks next.
+fn held_by(d: &DrainStatus) -> String {
+    let left = sessions_left(d);
+    if d.remaining > 0 {
+        left
+    } else if let (false, Some(why)) = (d.confident, &d.confidence) {
+        format!("{left}, but not sure yet ({why})")
+    } else if d.sessions.unconfirmed > 0 {
+        format!("{left} but {} unconfirmed", d.sessions.unconfirmed)
+    } else if d.in_flight > 0 {
+        format!("{left} but {} under way", screen::many(d.in_flight, "exchange"))
+    } else {
+        left
     }
 }
 
@@ -251,6 +282,15 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_watches_there_is_one_line_a_minute() {
+        let began = Instant::now();
+        let mut shown = Shown { lines: 0, at: None };
+        let told = (0..=150).filter(|second| shown.is_due(*second == 150, began + LOOK * *second)).collect::<Vec<_>>();
+        assert_eq!(told, [0, 60, 120]);
+        assert!(!shown.is_due(true, began + LINE * 9), "the last word is not said twice");
+    }
+
+    #[test]
     fn the_last_word_names_target_and_number() {
         let drain = example_drain();
         for (verdict, expected) in [
@@ -261,5 +301,23 @@ mod tests {
         ] {
             assert_eq!(sentence(&drain, verdict), expected);
         }
+    }
+
+    #[test]
+    fn with_nobody_left_the_last_word_says_what_holds_the_drain() {
+        let check = |change: fn(&mut DrainStatus), expected: &str| {
+            let mut drain = DrainStatus { remaining: 0, sessions: Default::default(), in_flight: 0, ..example_drain() };
+            change(&mut drain);
+            let words = format!("shop/v41: timeout, {expected}; the drain goes on (tidegate wait d7)");
+            assert_eq!(sentence(&drain, None), words);
+        };
+        check(|_| (), "no session left");
+        check(|d| d.remaining = 1, "1 session left");
+        check(|d| d.sessions.unconfirmed = 3, "no session left but 3 unconfirmed");
+        check(|d| d.in_flight = 1, "no session left but 1 exchange under way");
+        check(
+            |d| (d.confident, d.confidence) = (false, Some("seen for 4m of 30m".to_owned())),
+            "no session left, but not sure yet (seen for 4m of 30m)",
+        );
     }
 }

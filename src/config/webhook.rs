@@ -26,7 +26,8 @@ fn key_file(f: &Field) -> Option<String> {
 }
 
 fn url(text: &str) -> Result<WebhookUrl, Wrong> {
-    let wrong = |remedy: &str| Wrong::new(format!("{} is not a URL to report to", quote(text)), remedy);
+    // Not repeated, nor what other readers say of it: what looks like a typo may be a password, or the secret path of a chat's webhook.
+    let wrong = |remedy: &str| Wrong::new("this is not a URL to report to (not shown: it may hold a secret)", remedy);
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(wrong("write https://HOST/PATH, or http://HOST:PORT/PATH"));
     };
@@ -44,12 +45,15 @@ fn url(text: &str) -> Result<WebhookUrl, Wrong> {
         return Err(wrong("remove the user before the `@`: reports are signed, and the receiver checks that"));
     }
     let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-    scalar::request_path(&target).map_err(|w| wrong(&w.remedy))?;
+    scalar::request_path(&target)
+        .map_err(|_| wrong("write its path without `.` and `..`, and encode spaces and special characters as %XX"))?;
     let port = if tls { 443 } else { 80 };
     // What follows the last `:` is a port, unless that colon is inside an IPv6 address in brackets.
     let ported = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     let address = if ported { authority.to_owned() } else { format!("{authority}:{port}") };
-    let address = scalar::parse_address(&address).map_err(|w| wrong(&w.remedy))?;
+    let address = scalar::parse_address(&address).map_err(|_| {
+        wrong("write the host as a name, an IPv4 address or an IPv6 address in brackets, and a port from 1 to 65535 if it needs one")
+    })?;
     Ok(WebhookUrl { url: text.to_owned(), tls, address, target })
 }
 
@@ -85,6 +89,24 @@ mod tests {
             "http://h h/",
         ] {
             check(bad, None);
+        }
+    }
+
+    #[test]
+    fn a_refusal_repeats_no_secret() {
+        for text in [
+            "https://ci:s3cret@h/x",
+            "ci:s3cret@h/x",
+            "https://ci:s3cret/more@h/x",
+            "ftp://ci:s3cret@h/x",
+            "https://h/s3cret/../x",
+            "https://h/x?token=s3cret here",
+            "https://h/s3cret#x",
+            "https://s3cret:s3cret/x",
+            "https://::s3cret/x",
+        ] {
+            let wrong = url(text).expect_err(text);
+            assert!(!format!("{wrong:?}").contains("s3cret"), "{text}: {wrong:?}");
         }
     }
 }

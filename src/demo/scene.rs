@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::users::Census;
-use crate::model::drain::{Drain, DrainState};
+use crate::model::drain::{Drain, DrainState, Outlook};
 use crate::model::event::Event;
 use crate::model::ledger::EndReason;
 use crate::model::view::{App, Release};
@@ -81,9 +81,10 @@ pub(super) struct DrainRow {
     pub unconfirmed: u64,
     pub in_flight: u64,
     pub ended: [u64; EndReason::ALL.len()],
-    pub confident: bool,
-    /// When it is over at the latest, if nobody clicks any more.
-    pub upper_bound: Option<Duration>,
+    /// Why a count of zero would not be the truth yet; `None` when it would be.
+    pub doubt: Option<String>,
+    /// When it will be over.
+    pub outlook: Outlook,
     /// From start to verdict.
     pub took: Option<Duration>,
 }
@@ -128,8 +129,8 @@ impl DrainRow {
             unconfirmed: progress.unconfirmed,
             in_flight: progress.in_flight,
             ended: progress.ended,
-            confident: progress.confident,
-            upper_bound: drain.outlook(&view, now).upper_bound,
+            doubt: drain.doubt(&view, now),
+            outlook: control.outlook(drain),
             took: drain.finished.map(|finished| finished.since(drain.started)),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::releases::terminal_colour;
 use super::scene::{Act, DrainRow, ReleaseRow, Scene, Setting};
 use crate::model::drain::DrainState;
+use crate::model::forecast::{Eta, TooFew};
 use crate::model::ledger::EndReason;
 
 /// Where lines are to fit.
@@ -141,8 +142,8 @@ fn portion(cells: usize, part: u64, whole: u64) -> usize {
     if part > 0 { full.max(1) } else { 0 }
 }
 
-/// Always four lines.
-fn drain_block(scene: &Scene, setting: &Setting, canvas: Canvas) -> [Line; 4] {
+/// Always five lines.
+fn drain_block(scene: &Scene, setting: &Setting, canvas: Canvas) -> [Line; 5] {
     let Some(drain) = &scene.drain else {
         let first = match scene.act {
             Act::Arriving => {
@@ -151,7 +152,7 @@ fn drain_block(scene: &Scene, setting: &Setting, canvas: Canvas) -> [Line; 4] {
             }
             _ => " v2 is probed; nobody is sent there yet".to_owned(),
         };
-        return [Line::plain(first), Line::default(), Line::default(), Line::default()];
+        return [Line::plain(first), Line::default(), Line::default(), Line::default(), Line::default()];
     };
     let cells = canvas.columns.min(120).saturating_sub(9);
     let done = drain.progress();
@@ -165,13 +166,14 @@ fn drain_block(scene: &Scene, setting: &Setting, canvas: Canvas) -> [Line; 4] {
         bar.with(Style::Bold, format!(" {percent:>3} %")),
         Line::plain(format!(" ended   {}", ended(drain))),
         Line::plain(format!(
-            " left    {} clicking, {} silent, {} unconfirmed, {} in flight; the count is {}",
+            " left    {} clicking, {} silent, {} unconfirmed, {} in flight; {}",
             drain.engaged,
             drain.silent,
             drain.unconfirmed,
             drain.in_flight,
-            if drain.confident { "certain" } else { "a lower bound" }
+            if drain.doubt.is_none() { "the count is certain" } else { "a lower bound" }
         )),
+        Line::plain(format!(" empty   {}", outlook(drain))),
     ]
 }
 
@@ -180,13 +182,26 @@ fn drain_news(drain: &DrainRow) -> String {
         DrainState::Drained => format!("  drained and fenced after {} s", drain.took.unwrap_or_default().as_secs()),
         DrainState::Fencing => "  no session left, the last requests leave".to_owned(),
         DrainState::Draining => {
-            let left = format!("  {} sessions left, {} at the start", drain.remaining(), drain.initial);
-            match drain.upper_bound {
-                Some(bound) if drain.remaining() > 0 => format!("{left}; {} s if nobody clicks", bound.as_secs()),
-                _ => left,
-            }
+            format!("  {} sessions left, {} at the start", drain.remaining(), drain.initial)
         }
         other => format!("  {}", other.as_str()),
+    }
+}
+
+/// When nobody is left, or why nobody knows.
+fn outlook(drain: &DrainRow) -> String {
+    match (&drain.doubt, drain.outlook.upper_bound) {
+        _ if drain.state == DrainState::Drained => "yes, and nobody can come in any more".to_owned(),
+        _ if !drain.state.runs() => "-".to_owned(),
+        (Some(doubt), _) => format!("not known yet: {doubt}"),
+        (None, Some(bound)) if drain.remaining() > 0 => {
+            let forecast = match drain.outlook.eta {
+                Ok(Eta { p50, p90, .. }) => format!("in {} s, nine times of ten in {} s", p50.as_secs(), p90.as_secs()),
+                Err(TooFew { ended }) => format!("no forecast after {ended} ended sessions"),
+            };
+            format!("{forecast}; {} s if nobody clicks", bound.as_secs())
+        }
+        _ => "now, but for the unconfirmed and those in flight".to_owned(),
     }
 }
 

@@ -12,6 +12,11 @@ use crate::model::pin::{Keyring, KeyringFault, MIN_SECRET_BYTES};
 use crate::model::session_key::KeyedHash;
 use crate::model::settings::{AppSpec, DrainSettings};
 
+/// What to do about a damaged key of pins. Pins are bound to hashed session ids, so a lost hash key loses them too.
+const WITHOUT_PIN_KEY: &str = "restore it, or delete it and lose all pins";
+/// What to do about a damaged key of reports: nothing but reports hangs on it.
+const WITHOUT_WEBHOOK_KEY: &str = "restore it, or write another (`openssl rand -hex 32`) and give it to whoever checks the reports";
+
 /// Why keys cannot be had; names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -64,11 +69,11 @@ pub fn of_app(directory: &Path, spec: &AppSpec) -> Result<(Arc<Keyring>, Arc<Key
         secrets.push((key.id.clone(), trimmed(secret)));
     }
     if secrets.is_empty() {
-        secrets.push(("auto".to_owned(), read_or_make(&keys.join(format!("{}.pin", spec.name)), <[u8]>::to_vec)?));
+        secrets.push(("auto".to_owned(), read_or_make(&keys.join(format!("{}.pin", spec.name)), <[u8]>::to_vec, WITHOUT_PIN_KEY)?));
     }
     let keyring = Keyring::new(secrets.iter().map(|(id, secret)| (id.as_str(), secret.as_slice())));
     let keyring = keyring.map_err(|source| SecretError::Keyring { app: spec.name.clone(), source })?;
-    let hash = read_or_make(&keys.join(format!("{}.hash", spec.name)), <[u8]>::to_vec)?;
+    let hash = read_or_make(&keys.join(format!("{}.hash", spec.name)), <[u8]>::to_vec, WITHOUT_PIN_KEY)?;
     let mut secret = [0; 16];
     for (place, byte) in secret.iter_mut().zip(&hash) {
         *place = *byte;
@@ -76,25 +81,38 @@ pub fn of_app(directory: &Path, spec: &AppSpec) -> Result<(Arc<Keyring>, Arc<Key
     Ok((Arc::new(keyring), Arc::new(KeyedHash::new(secret))))
 }
 
-/// The key that signs an app's reports, if it reports: the text of its file, which receivers are given too. One that is made here
-/// is hexadecimal, so that it can be pasted.
+/// Sees to it that an app that reports has a key to sign with: a file that cannot be used stops the start, not the first report.
 ///
 /// # Errors
 /// [`SecretError`] when it cannot be read, made or used.
-pub fn of_webhook(directory: &Path, app: &str, settings: &DrainSettings) -> Result<Option<Vec<u8>>, SecretError> {
+pub fn make_webhook_key(directory: &Path, app: &str, settings: &DrainSettings) -> Result<(), SecretError> {
     if settings.webhook.is_none() {
-        return Ok(None);
+        return Ok(());
     }
-    let key = match &settings.webhook_key_file {
-        Some(file) => fs::read(file).map_err(|source| SecretError::File { path: PathBuf::from(file), source })?,
-        None => {
-            let keys = directory.join("keys");
-            make_directory(&keys)?;
-            let hexadecimal = |random: &[u8]| random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
-            read_or_make(&keys.join(format!("{app}.webhook")), hexadecimal)?
-        }
-    };
-    Ok(Some(trimmed(key)))
+    let file = webhook_key_file(directory, app, settings);
+    if settings.webhook_key_file.is_none() {
+        make_directory(&directory.join("keys"))?;
+        // Hexadecimal, so that it can be pasted.
+        let hexadecimal = |random: &[u8]| random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
+        read_or_make(&file, hexadecimal, WITHOUT_WEBHOOK_KEY)?;
+    }
+    read_webhook_key(&file).map(drop)
+}
+
+/// Where the key of an app's reports is.
+pub fn webhook_key_file(directory: &Path, app: &str, settings: &DrainSettings) -> PathBuf {
+    let made = || directory.join("keys").join(format!("{app}.webhook"));
+    settings.webhook_key_file.as_ref().map_or_else(made, PathBuf::from)
+}
+
+/// The key as receivers are given it: the text of its file. Never makes one, since no receiver would know it; and a file that somebody
+/// is writing at this moment is refused, since its beginning signs as little as nothing.
+///
+/// # Errors
+/// [`SecretError::File`] when it cannot be read or is too short.
+pub fn read_webhook_key(path: &Path) -> Result<Vec<u8>, SecretError> {
+    let key = trimmed(fs::read(path).map_err(|source| SecretError::File { path: path.to_owned(), source })?);
+    if key.len() < MIN_SECRET_BYTES { Err(damaged(path, key.len(), WITHOUT_WEBHOOK_KEY)) } else { Ok(key) }
 }
 
 /// Key files are often written by `openssl rand -hex 32 > file`: the line's end is no part of the key.
@@ -105,16 +123,17 @@ fn trimmed(mut secret: Vec<u8>) -> Vec<u8> {
     secret
 }
 
-/// `write` turns random bytes into what the file holds.
-fn read_or_make(path: &Path, write: impl Fn(&[u8]) -> Vec<u8>) -> Result<Vec<u8>, SecretError> {
+fn damaged(path: &Path, length: usize, remedy: &str) -> SecretError {
+    let what = format!("{length} bytes of at least {MIN_SECRET_BYTES}; it is damaged: {remedy}");
+    SecretError::File { path: path.to_owned(), source: io::Error::other(what) }
+}
+
+/// `write` turns random bytes into what the file holds; `remedy` is for a file that is too short.
+fn read_or_make(path: &Path, write: impl Fn(&[u8]) -> Vec<u8>, remedy: &str) -> Result<Vec<u8>, SecretError> {
     let fault = |source| SecretError::File { path: path.to_owned(), source };
     match fs::read(path) {
         Ok(secret) if secret.len() >= MIN_SECRET_BYTES => return Ok(secret),
-        Ok(secret) => {
-            let what =
-                format!("{} bytes of at least {MIN_SECRET_BYTES}; it is damaged: restore it, or delete it and lose all pins", secret.len());
-            return Err(fault(io::Error::other(what)));
-        }
+        Ok(secret) => return Err(damaged(path, secret.len(), remedy)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(fault(e)),
     }
@@ -151,12 +170,12 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tidegate-secrets-{}", std::process::id()));
         make_directory(&directory).expect("a temporary directory can be made");
         let path = directory.join("shop.pin");
-        let first = read_or_make(&path, <[u8]>::to_vec).expect("a key can be made");
-        assert_eq!(read_or_make(&path, <[u8]>::to_vec).expect("a key can be read"), first);
+        let first = read_or_make(&path, <[u8]>::to_vec, WITHOUT_PIN_KEY).expect("a key can be made");
+        assert_eq!(read_or_make(&path, <[u8]>::to_vec, WITHOUT_PIN_KEY).expect("a key can be read"), first);
         assert_eq!(fs::metadata(&path).expect("it exists").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&directory).expect("it exists").permissions().mode() & 0o777, 0o700);
         fs::write(&path, b"short").expect("it can be written");
-        let error = read_or_make(&path, <[u8]>::to_vec).expect_err("a damaged key is refused").to_string();
+        let error = read_or_make(&path, <[u8]>::to_vec, WITHOUT_PIN_KEY).expect_err("a damaged key is refused").to_string();
         assert!(error.contains("5 bytes of at least 32"), "{error}");
         assert_eq!(fs::read(&path).expect("it is still there"), b"short", "never overwritten");
         fs::remove_dir_all(&directory).expect("it can be removed");
@@ -165,20 +184,30 @@ mod tests {
     #[test]
     fn a_key_for_reports_is_made_only_where_reports_are_sent_and_can_be_pasted() {
         let directory = std::env::temp_dir().join(format!("tidegate-webhook-keys-{}", std::process::id()));
-        let of = |settings: &DrainSettings| of_webhook(&directory, "shop", settings).expect("a temporary directory can be used");
-        assert_eq!(of(&DrainSettings::default()), None);
+        let make = |settings: &DrainSettings| make_webhook_key(&directory, "shop", settings).map_err(|error| error.to_string());
+        let read = |settings: &DrainSettings| read_webhook_key(&webhook_key_file(&directory, "shop", settings)).map_err(|e| e.to_string());
+        assert_eq!(make(&DrainSettings::default()), Ok(()));
         assert!(!directory.exists());
         let address = crate::model::settings::Address { host: "ci.example.com".to_owned(), port: 443 };
         let url = "https://ci.example.com/".to_owned();
         let webhook = crate::model::settings::WebhookUrl { url, tls: true, address, target: "/".to_owned() };
         let settings = DrainSettings { webhook: Some(webhook), ..DrainSettings::default() };
-        let key = of(&settings).expect("a key");
+        read(&settings).expect_err("reading makes no key");
+        assert_eq!(make(&settings), Ok(()));
+        let key = read(&settings).expect("a key");
         assert!(key.len() == 64 && key.iter().all(u8::is_ascii_hexdigit), "{key:?}");
-        assert_eq!(of(&settings), Some(key), "made once");
+        assert_eq!((make(&settings), read(&settings)), (Ok(()), Ok(key)), "made once");
+        let made = directory.join("keys/shop.webhook");
+        fs::write(&made, "0123456789abcdef").expect("it can be written");
+        for refused in [make(&settings).map(drop), read(&settings).map(drop)] {
+            let error = refused.expect_err("half a key signs nothing");
+            assert!(error.contains("16 bytes of at least 32") && error.contains("whoever checks") && !error.contains("pins"), "{error}");
+        }
         let own = directory.join("own.key");
-        fs::write(&own, "0123456789abcdef0123456789abcdef\n").expect("it can be written");
         let settings = DrainSettings { webhook_key_file: own.to_str().map(str::to_owned), ..settings };
-        assert_eq!(of(&settings).as_deref(), Some(b"0123456789abcdef0123456789abcdef".as_slice()));
+        make(&settings).expect_err("a file that was named is not made");
+        fs::write(&own, "0123456789abcdef0123456789abcdef\n").expect("it can be written");
+        assert_eq!(read(&settings).as_deref(), Ok(b"0123456789abcdef0123456789abcdef".as_slice()));
         fs::remove_dir_all(&directory).expect("it can be removed");
     }
 

@@ -103,6 +103,7 @@ impl Server {
             Prober::start(Arc::clone(&control))
         };
         workers.block_on(prober.first_round());
+        let connectors = prober.connectors();
         let trusted = TrustedProxies(config.trusted_proxies.clone());
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
         let under_way = Arc::clone(&gateway.under_way);
@@ -121,7 +122,7 @@ impl Server {
         opened.map_err(StartError::Runtime)?;
         // Not on a worker: a turn that ends ten thousand sessions must not hold up the users of that worker.
         operator.spawn(turns(Arc::clone(&control)));
-        operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone()));
+        operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone(), connectors));
         ready.store(true, Ordering::Release);
         let grace_period = config.server.grace_period;
         Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, grace_period, workers })
@@ -192,8 +193,8 @@ fn bind(config: &Config) -> Result<Vec<BoundListener>, ListenError> {
 fn load_apps(config: &Config) -> Result<Vec<NewApp>, SecretError> {
     let load = |spec: &crate::model::settings::AppSpec| {
         let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
-        // Made now, so that whoever is to check signatures finds it, and a file that cannot be read stops the start.
-        secrets::of_webhook(&config.state.directory, &spec.name, &spec.settings.drain)?;
+        // Made now, so that whoever is to check signatures finds it.
+        secrets::make_webhook_key(&config.state.directory, &spec.name, &spec.settings.drain)?;
         Ok(NewApp { spec: spec.clone(), keyring, hash })
     };
     config.apps.iter().map(load).collect()

@@ -25,7 +25,8 @@ use news::{Told, Word};
 use post::{Report, Times};
 
 use crate::model::drain::Drain;
-use crate::model::view::View;
+use crate::model::settings::WebhookUrl;
+use crate::model::view::{App, View};
 use crate::serve::admin::drain_document;
 use crate::serve::control::Control;
 use crate::serve::outbound::Connectors;
@@ -45,7 +46,7 @@ pub enum ReportResult {
     Failed,
     /// It was tried for long enough.
     GivenUp,
-    /// Too many were under way, or it could not be signed.
+    /// Too many were under way.
     Dropped,
 }
 
@@ -82,17 +83,16 @@ impl ReportTally {
 }
 
 /// Looks at the drains and sends reports for as long as the process runs. Verdicts from before its start are not told again.
-pub async fn run(control: Arc<Control>, directory: PathBuf) {
+/// The connectors are the probes' own: each holds a TLS context with the system's certificates.
+pub async fn run(control: Arc<Control>, directory: PathBuf, connectors: Arc<Connectors>) {
     let mut told = Told::from_now_on(&control.drains());
-    let mut sender: Option<Sender> = None;
+    let sender = Sender { control: Arc::clone(&control), directory, connectors, room: Arc::new(Semaphore::new(UNDER_WAY)) };
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         let (drains, view, now) = (control.drains(), control.view(), control.now());
         for (drain, word) in told.news(&drains, &view, now) {
-            // Reading the system's certificates takes a while; whoever has no webhook never pays for it.
-            let sender = sender.get_or_insert_with(|| Sender::new(Arc::clone(&control), directory.clone()));
             sender.report(drain, word, &view);
         }
     }
@@ -107,47 +107,71 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(control: Arc<Control>, directory: PathBuf) -> Sender {
-        Sender { control, directory, connectors: Arc::default(), room: Arc::new(Semaphore::new(UNDER_WAY)) }
-    }
-
     /// To the webhook of each app that the drain covers, once where several have the same.
     fn report(&self, drain: &Drain, word: Word, view: &View) {
+        let receivers = receivers(drain, view);
+        // The document holds a forecast: whoever has no webhook does not pay for it.
+        if receivers.is_empty() {
+            return;
+        }
         let mut document = drain_document(&self.control, drain, view, self.control.now());
         document.verdict = Some(word.as_str().to_owned());
         let body = match serde_json::to_vec(&document) {
             Ok(body) => Bytes::from(body),
             Err(error) => return log::error!("drain {}: its report cannot be written: {error}", document.id),
         };
-        let mut urls = Vec::new();
-        for app in view.apps.iter().filter(|app| news::covers(drain, app, view)) {
-            let Some(url) = &app.settings.drain.webhook else { continue };
-            if urls.contains(&url) {
-                continue;
-            }
-            urls.push(url);
+        for (app, url) in receivers {
             let about = format!("drain {}: {}", document.id, word.as_str());
-            // Read for each report: a key that was changed needs no restart.
-            let key = match secrets::of_webhook(&self.directory, &app.name, &app.settings.drain) {
-                Ok(Some(key)) => key,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.control.reports.count(ReportResult::Dropped);
-                    log::error!("{about}: not reported: {error}");
-                    continue;
-                }
-            };
             let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
                 self.control.reports.count(ReportResult::Dropped);
                 log::error!("{about}: not reported: {UNDER_WAY} reports wait for their receivers already");
                 continue;
             };
-            let report = Report { url: url.clone(), key, body: body.clone(), about };
+            let key_file = secrets::webhook_key_file(&self.directory, &app.name, &app.settings.drain);
+            let report = Report { url: url.clone(), key_file, body: body.clone(), about };
             let (control, connectors) = (Arc::clone(&self.control), Arc::clone(&self.connectors));
             tokio::spawn(async move {
                 report.deliver(&connectors, &control, Times::default()).await;
                 drop(room);
             });
         }
+    }
+}
+
+/// The apps that a drain covers and that want to be told, each URL once.
+fn receivers<'a>(drain: &Drain, view: &'a View) -> Vec<(&'a App, &'a WebhookUrl)> {
+    let mut receivers: Vec<(&App, &WebhookUrl)> = Vec::new();
+    for app in &view.apps {
+        let Some(url) = &app.settings.drain.webhook else { continue };
+        if !receivers.iter().any(|(_, known)| *known == url) && news::covers(drain, app, view) {
+            receivers.push((app, url));
+        }
+    }
+    receivers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::Owner;
+    use crate::model::settings::Address;
+    use crate::model::sketch::World;
+    use crate::model::target::Target;
+
+    #[test]
+    fn only_apps_with_a_webhook_that_the_drain_covers_are_told_and_each_receiver_once() {
+        let address = Address { host: "ci.example.com".to_owned(), port: 443 };
+        let url = WebhookUrl { url: "https://ci.example.com/".to_owned(), tls: true, address, target: "/".to_owned() };
+        let check = |webhook: Option<&WebhookUrl>, target: &str, expected: usize| {
+            let mut world = World::with(">v1:a1 v2:b1", |settings| settings.drain.webhook = webhook.cloned());
+            world.view.apps.push(Arc::clone(&world.view.apps[0]));
+            let drain = Drain::new(1, Target::parse(target).unwrap(), Owner::Operator, &world.view, world.now);
+            assert_eq!(receivers(&drain, &world.view).len(), expected, "{target}, {webhook:?}");
+        };
+        check(None, "shop/v1", 0);
+        check(Some(&url), "shop/v1", 1);
+        check(Some(&url), "wiki/v1", 0);
+        check(Some(&url), "host:10.0.0.1", 1);
+        check(Some(&url), "host:10.0.0.9", 0);
     }
 }

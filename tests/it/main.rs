@@ -40,5 +40,6 @@ mod tidegate;
 mod tls;
 mod tomcat;
 mod tunnels;
+mod waiting;
 mod webhook;
 mod websocket;

@@ -170,6 +170,16 @@ impl Tidegate {
         Process::start(name, self.command(arguments), &log)
     }
 
+    /// The same on a terminal of so many columns; 0 where nobody has said how many it has.
+    pub fn cli_on_terminal(&self, name: &str, columns: u16, arguments: &[&str]) -> Process {
+        let typed = self.command(arguments);
+        let words = std::iter::once(typed.get_program()).chain(typed.get_args());
+        let line = words.map(|word| format!("'{}'", word.display())).collect::<Vec<_>>().join(" ");
+        let mut command = Command::new("script");
+        command.args(["-qefc", &format!("stty cols {columns}; exec {line}"), "/dev/null"]);
+        Process::start(name, command, &self.scratch.path().join(format!("{name}.log")))
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command

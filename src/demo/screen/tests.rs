@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::demo::users::Census;
+use crate::model::drain::Outlook;
 
 fn scene(act: Act) -> Scene {
     let release = |name: &str, state, live| ReleaseRow {
@@ -10,6 +11,8 @@ fn scene(act: Act) -> Scene {
         live,
         backends: vec![("a1".to_owned(), live / 2, "up"), ("a2".to_owned(), live - live / 2, "up")],
     };
+    let [p50, p90, p99] = [11, 22, 33].map(Duration::from_secs);
+    let eta = Eta { p50, p90, p99 };
     let drain = DrainRow {
         id: 1,
         target: "shop/v1".to_owned(),
@@ -20,8 +23,8 @@ fn scene(act: Act) -> Scene {
         unconfirmed: 2,
         in_flight: 1,
         ended: [21, 9, 0, 0, 0, 0, 3],
-        confident: true,
-        upper_bound: Some(Duration::from_secs(14)),
+        doubt: None,
+        outlook: Outlook { eta: Ok(eta), upper_bound: Some(Duration::from_secs(14)) },
         took: None,
     };
     let census = Census { present: 25, arrived: 120, newcomers: [("v2".to_owned(), 37)].into(), ..Census::default() };
@@ -74,10 +77,26 @@ fn the_facts_of_a_drain_are_on_a_small_screen() {
         "v1 0   v2 37",
         "people disturbed: 0",
         "the count is certain",
+        "empty   in 11 s, nine times of ten in 22 s; 14 s if nobody clicks",
         "0:49 event 49",
     ] {
         assert!(text.contains(fact), "{fact}\n{text}");
     }
+}
+
+#[test]
+fn a_drain_without_a_forecast_or_a_proof_says_why() {
+    let check = |change: fn(&mut DrainRow), expected: &str| {
+        let mut scene = scene(Act::Draining);
+        scene.drain.as_mut().into_iter().for_each(change);
+        let text = shown(&scene, Canvas { columns: 80, rows: 24, unicode: true });
+        assert!(text.contains(&format!(" empty   {expected}\n")), "{expected}\n{text}");
+    };
+    check(|d| d.outlook.eta = Err(TooFew { ended: 7 }), "no forecast after 7 ended sessions; 14 s if nobody clicks");
+    check(|d| d.doubt = Some("seen for 4s of 8s".to_owned()), "not known yet: seen for 4s of 8s");
+    check(|d| (d.engaged, d.silent) = (0, 0), "now, but for the unconfirmed and those in flight");
+    check(|d| d.state = DrainState::Drained, "yes, and nobody can come in any more");
+    check(|d| d.state = DrainState::Cancelled, "-");
 }
 
 #[test]

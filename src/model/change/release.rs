@@ -143,7 +143,8 @@ impl Draft {
         let sessions = found.live() + found.unconfirmed();
         if sessions > 0 && !force {
             let what = format!("release '{name}/{release}': {} live sessions, {} unconfirmed", found.live(), found.unconfirmed());
-            return Err(Refused::new(RefusedKind::Conflict, what, "wait for its drain, or evict them with --force"));
+            let remedy = format!("wait for its drain (tidegate stop {name}/{release} --wait), or evict them with --force");
+            return Err(Refused::new(RefusedKind::Conflict, what, remedy));
         }
         let slots: Vec<u32> = found.backends.iter().map(|b| b.slot).collect();
         let (now, owner) = (self.now, self.owner);

@@ -174,7 +174,7 @@ fn a_refusal_names_the_object_and_the_remedy() {
     );
     check_after(
         &["a1+", "stop v1"],
-        "Conflict: release 'shop/v1': 1 live sessions, 0 unconfirmed; wait for its drain, or evict them with --force",
+        "Conflict: release 'shop/v1': 1 live sessions, 0 unconfirmed; wait for its drain (tidegate stop shop/v1 --wait), or evict them with --force",
     );
     check(">v1:a1", &["remove v1"], "Conflict: release 'shop/v1' comes from the configuration file; take it out of the file and reload");
     check_after(&["remove v2"], "Conflict: release 'shop/v2' is current; wait until it is drained, or stop it first");

@@ -44,12 +44,11 @@ pub(super) struct Shard {
 
 impl Shard {
     pub fn new(spans: Spans, clock: Clock, room: Arc<Room>, spare: Arc<Counts>) -> Shard {
-        let queues = [Queue { head: NIL, tail: NIL }; Shelf::ALL.len()];
         Shard {
             index: HashTable::new(),
             slab: Slab::new(),
             wheel: Wheel::new(),
-            queues,
+            queues: [Queue::EMPTY; Shelf::ALL.len()],
             counts: Vec::new(),
             spare,
             harvest: Harvest::default(),

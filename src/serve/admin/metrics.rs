@@ -3,26 +3,22 @@
 //! Nothing is registered and nothing is kept here: a scrape reads the same atomics as the status document, so the two cannot differ.
 //! Labels are names from the configuration; never a session id, a path or a host that a client sent.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+mod scrape;
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use self::scrape::{Samples, Scrape};
 use super::document::progress_ratio;
 use crate::model::admission::{Admission, Health, Intent, ReleaseState};
-use crate::model::backend::Backend;
 use crate::model::count::CountFault;
-use crate::model::drain::{Drain, DrainState, Outlook};
+use crate::model::drain::Outlook;
 use crate::model::forecast::Eta;
 use crate::model::ledger::{EndReason, LossCause};
 use crate::model::reason::{PinResult, Reason};
 use crate::model::replay::ReplayCause;
-use crate::model::tally::{CODE_CLASSES, DURATION_BUCKETS_US};
-use crate::model::time::Time;
-use crate::model::view::{App, Release, View};
+use crate::model::tally::CODE_CLASSES;
 use crate::serve::control::Control;
-use crate::serve::webhook::ReportResult;
 
 /// How a metric moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -379,7 +375,7 @@ pub fn text(control: &Control) -> String {
 }
 
 fn family(described: &Described, scrape: &Scrape) -> MetricFamily {
-    let mut samples = Samples { kind: described.kind, labels: described.labels, metrics: Vec::new() };
+    let mut samples = Samples::new(described.kind, described.labels);
     (described.read)(scrape, &mut samples);
     let mut family = MetricFamily::default();
     family.set_name(described.name.to_owned());
@@ -389,115 +385,8 @@ fn family(described: &Described, scrape: &Scrape) -> MetricFamily {
         Kind::Gauge => MetricType::GAUGE,
         Kind::Histogram => MetricType::HISTOGRAM,
     });
-    family.set_metric(samples.metrics);
+    family.set_metric(samples.done());
     family
-}
-
-/// What one scrape looks at.
-struct Scrape {
-    view: Arc<View>,
-    now: Time,
-    /// The latest of each target; cancelled and superseded ones are over in every respect.
-    drains: Vec<Drain>,
-    /// Of each of them; none of one that is over.
-    outlooks: Vec<Option<Outlook>>,
-    finished: [(DrainState, u64); 3],
-    reports: [(ReportResult, u64); ReportResult::ALL.len()],
-}
-
-impl Scrape {
-    fn new(control: &Control) -> Scrape {
-        let view = control.view();
-        let mut seen = HashSet::new();
-        let mut drains = control.drains();
-        drains.reverse();
-        drains.retain(|d| {
-            let shown = d.state.runs() || (d.state == DrainState::Drained && !d.target.backends(&view).is_empty());
-            seen.insert(d.target.clone()) && shown
-        });
-        drains.reverse();
-        let outlooks = drains.iter().map(|d| d.state.runs().then(|| control.outlook(d))).collect();
-        Scrape { view, now: control.now(), drains, outlooks, finished: control.finished(), reports: control.reports.so_far() }
-    }
-
-    fn releases(&self) -> impl Iterator<Item = (&App, &Release)> {
-        self.view.apps.iter().flat_map(|app| app.releases.iter().map(move |release| (&**app, &**release)))
-    }
-
-    fn backends(&self) -> impl Iterator<Item = ([&str; 3], &Backend)> {
-        self.releases()
-            .flat_map(|(app, release)| release.backends.iter().map(move |b| ([&*app.name, &*release.name, b.spec.name.as_str()], &**b)))
-    }
-}
-
-/// The samples of one metric.
-struct Samples {
-    kind: Kind,
-    labels: &'static [&'static str],
-    metrics: Vec<Metric>,
-}
-
-impl Samples {
-    fn put(&mut self, values: &[&str], value: f64) {
-        let mut metric = self.labelled(values);
-        if self.kind == Kind::Counter {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        self.metrics.push(metric);
-    }
-
-    fn put_with(&mut self, [app, release, backend]: &[&str; 3], last: &str, value: u64) {
-        self.put(&[app, release, backend, last], value as f64);
-    }
-
-    fn each(&mut self, scrape: &Scrape, value: fn(&Backend) -> u64) {
-        for (names, backend) in scrape.backends() {
-            self.put(&names, value(backend) as f64);
-        }
-    }
-
-    fn drains(&mut self, scrape: &Scrape, value: fn(&Drain, &Scrape) -> f64) {
-        for drain in &scrape.drains {
-            self.put(&[&drain.target.to_string()], value(drain, scrape));
-        }
-    }
-
-    fn put_histogram(&mut self, values: &[&str], counts: &[u64], sum: f64) {
-        let mut cumulative = 0;
-        let mut buckets = Vec::new();
-        // Without the last one: the encoder adds `+Inf` itself, and would write ours as `inf`.
-        for (bound, count) in DURATION_BUCKETS_US.into_iter().zip(counts) {
-            cumulative += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound as f64 / 1e6);
-            bucket.set_cumulative_count(cumulative);
-            buckets.push(bucket);
-        }
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(counts.iter().sum());
-        histogram.set_sample_sum(sum);
-        let mut metric = self.labelled(values);
-        metric.set_histogram(histogram);
-        self.metrics.push(metric);
-    }
-
-    fn labelled(&self, values: &[&str]) -> Metric {
-        debug_assert_eq!(self.labels.len(), values.len(), "one value for each of {:?}", self.labels);
-        let pair = |(name, value): (&&str, &&str)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        };
-        Metric::from_label(self.labels.iter().zip(values).map(pair).collect())
-    }
 }
 
 fn flag(on: bool) -> f64 {
@@ -506,6 +395,8 @@ fn flag(on: bool) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]

@@ -55,6 +55,11 @@ impl Prober {
         }
     }
 
+    /// What it connects with, for other requests of our own.
+    pub fn connectors(&self) -> Arc<Connectors> {
+        Arc::clone(&self.roster.connectors)
+    }
+
     /// A connect of real traffic failed; for `fail_to_connect`, where [`ConnectFailure::of`] says of which kind it was.
     pub fn report_connect_failure(&self, backend: &Backend, kind: ConnectFailure) {
         let watch = self.roster.lock().get(&identity(&backend.live)).map(|watched| Arc::clone(&watched.watch));

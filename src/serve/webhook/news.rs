@@ -1,16 +1,21 @@
 //! Which drains have something to tell that has not been told. Pure: time is an argument.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::model::drain::{Drain, DrainState};
+use crate::model::settings::DrainThen;
 use crate::model::target::Target;
 use crate::model::time::Time;
 use crate::model::view::{App, View};
 
+/// After a deadline, the last exchanges may take this long to leave, and the fence to close; as `cli::wait` has it.
+const LEAVING: Duration = Duration::from_secs(10);
+
 /// What is told of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// Its deadline has passed, and sessions are left. It goes on.
+    /// Its deadline has passed, and it goes on: sessions are left, or something else holds it (exchanges, doubt).
     Late,
     /// It is over.
     Over(DrainState),
@@ -50,9 +55,9 @@ impl Told {
         for drain in drains {
             let mut mark = self.0.get(&drain.id).copied().unwrap_or_default();
             if drain.state.runs() {
-                let passed = drain.deadline.filter(|deadline| *deadline <= now && mark.late != Some(*deadline));
-                if passed.is_some() && drain.progress(view, now).remaining() > 0 {
-                    mark.late = passed;
+                let missed = drain.deadline.filter(|deadline| mark.late != Some(*deadline) && late(drain, *deadline, view, now));
+                if missed.is_some() {
+                    mark.late = missed;
                     news.push((drain, Word::Late));
                 }
             } else if !mark.over {
@@ -65,6 +70,14 @@ impl Told {
         self.0 = marks;
         news
     }
+}
+
+/// Whether a deadline was missed: at once where it leaves whoever is there, else when they have had the time to leave.
+fn late(drain: &Drain, deadline: Time, view: &View, now: Time) -> bool {
+    if now < deadline {
+        return false;
+    }
+    now >= deadline + LEAVING || (drain.then != DrainThen::Evict && drain.progress(view, now).remaining() > 0)
 }
 
 /// Whether a drain concerns an app, also when its release is gone by now.
@@ -82,7 +95,6 @@ mod tests {
     use crate::model::ledger::{Attention, EndReason};
     use crate::model::session_key::SessionKey;
     use crate::model::sketch::World;
-    use std::time::Duration;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -113,12 +125,39 @@ mod tests {
         drain.deadline = Some(world.now + MINUTE);
         world.shop().ledger.end(key, EndReason::Logout, 0, world.now);
         world.pass(MINUTE);
-        assert_eq!(words(&mut told, &drain, &world), [""; 0], "nobody is left");
+        assert_eq!(words(&mut told, &drain, &world), [""; 0], "nobody is left: it may end at once");
         drain.finish(DrainState::Superseded, &world.view, world.now);
         assert_eq!(words(&mut told, &drain, &world), ["superseded"]);
         assert_eq!(words(&mut told, &drain, &world), [""; 0]);
         let mut fresh = Told::from_now_on(std::slice::from_ref(&drain));
         assert_eq!(words(&mut fresh, &drain, &world), [""; 0], "from before the start");
+    }
+
+    #[test]
+    fn a_drain_that_hangs_without_sessions_is_late_too() {
+        let check = |then: DrainThen, live: bool, after: u64, expected: &[&str]| {
+            let mut world = World::new(">v1:a1 v2:b1");
+            let (key, slot) = (SessionKey([1; 16]), world.backend("a1").slot);
+            world.shop().ledger.born(key, slot, 0, world.now);
+            if live {
+                world.shop().ledger.enter(key, Attention::Foreground, world.now);
+            }
+            let mut drain = Drain::new(1, Target::parse("shop/v1").unwrap(), Owner::Operator, &world.view, world.now);
+            (drain.deadline, drain.then) = (Some(world.now + MINUTE), then);
+            let mut told = Told::default();
+            world.pass(MINUTE - Duration::from_millis(1));
+            assert_eq!(words(&mut told, &drain, &world), [""; 0], "before the deadline");
+            world.pass(Duration::from_millis(1) + Duration::from_secs(after));
+            assert_eq!(words(&mut told, &drain, &world), expected, "{then:?} live: {live}, {after} s after the deadline");
+        };
+        check(DrainThen::Keep, true, 0, &["late"]);
+        check(DrainThen::MoveIdle, true, 0, &["late"]);
+        check(DrainThen::Evict, true, 9, &[]);
+        check(DrainThen::Evict, true, 10, &["late"]);
+        for then in [DrainThen::Keep, DrainThen::MoveIdle, DrainThen::Evict] {
+            check(then, false, 9, &[]);
+            check(then, false, 10, &["late"]);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `X-Tidegate-Signature: t=1795168800,v1=` and the hexadecimal HMAC-SHA256 of `1795168800.` followed by the body.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,13 +19,14 @@ use super::ReportResult;
 use crate::model::settings::{Protocol, WebhookUrl};
 use crate::serve::control::Control;
 use crate::serve::outbound::{self, Connected, Connectors};
+use crate::serve::secrets;
 
 /// A report.
 pub struct Report {
     /// Where to.
     pub url: WebhookUrl,
-    /// Of the signature.
-    pub key: Vec<u8>,
+    /// Of the key that signs it, read anew for each attempt: a key that was changed needs no restart.
+    pub key_file: PathBuf,
     /// The drain as JSON.
     pub body: Bytes,
     /// `drain d7: drained`, for the log.
@@ -79,12 +81,15 @@ impl Report {
 
     async fn attempt(&self, connectors: &Connectors, now: u64, limit: Duration) -> Result<(), String> {
         let begun = Instant::now();
+        // Never sent unsigned, nor signed with half a key: whoever is writing the file may be done at the next attempt.
+        let key = secrets::read_webhook_key(&self.key_file).map_err(|error| error.to_string())?;
+        let signature = format!("t={now},v1={}", signature(&key, now, &self.body));
         let addresses = resolve(&self.url, limit).await?;
         let mut failure = format!("host name {} has no address", self.url.address.host);
         for address in addresses {
             let left = limit.saturating_sub(begun.elapsed());
             let connected = Connected::default();
-            match outbound::within(left, &connected, self.post(connectors, address, &connected, now)).await {
+            match outbound::within(left, &connected, self.post(connectors, address, &connected, &signature)).await {
                 Ok(200..=299) => return Ok(()),
                 // It was heard; another address of the same name would only hear it twice.
                 Ok(status) => return Err(format!("status {status}")),
@@ -100,24 +105,24 @@ impl Report {
         Err(failure)
     }
 
-    async fn post(&self, connectors: &Connectors, address: SocketAddr, connected: &Connected, now: u64) -> Result<u16, Box<Error>> {
+    async fn post(&self, connectors: &Connectors, address: SocketAddr, connected: &Connected, signature: &str) -> Result<u16, Box<Error>> {
         let tls = self.url.tls.then(|| (self.url.address.host.clone(), true));
         let peer = outbound::peer(address, tls, Protocol::Http1, connected);
         let (mut exchange, _) = connectors.http.get_http_session(&peer).await?;
-        exchange.write_request_header(Box::new(self.request(now)?)).await?;
+        exchange.write_request_header(Box::new(self.request(signature)?)).await?;
         exchange.write_request_body(self.body.clone(), true).await?;
         exchange.finish_request_body().await?;
         outbound::read_head(&mut exchange).await
     }
 
-    fn request(&self, now: u64) -> Result<RequestHeader, Box<Error>> {
+    fn request(&self, signature: &str) -> Result<RequestHeader, Box<Error>> {
         let mut request = RequestHeader::build("POST", self.url.target.as_bytes(), None)?;
         request.insert_header(header::HOST, self.url.authority())?;
         request.insert_header(header::USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")))?;
         request.insert_header(header::CONTENT_TYPE, "application/json")?;
         request.insert_header(header::CONTENT_LENGTH, self.body.len())?;
         request.insert_header(header::CONNECTION, "close")?;
-        request.insert_header("X-Tidegate-Signature", format!("t={now},v1={}", signature(&self.key, now, &self.body)))?;
+        request.insert_header("X-Tidegate-Signature", signature)?;
         Ok(request)
     }
 }

@@ -10,6 +10,10 @@ pub(super) struct Queue {
     pub tail: u32,
 }
 
+impl Queue {
+    pub const EMPTY: Queue = Queue { head: NIL, tail: NIL };
+}
+
 impl Shard {
     /// Takes the oldest entry off a shelf to make room.
     pub fn drop_oldest(&mut self, shelf: Shelf, now: Now) -> bool {

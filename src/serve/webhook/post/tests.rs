@@ -16,6 +16,23 @@ const KEY: &[u8] = &[b'k'; 32];
 static CONNECTORS: LazyLock<Connectors> = LazyLock::new(Connectors::default);
 const BODY: &str = r#"{"id":"d7"}"#;
 
+/// A file with that text.
+struct KeyFile(PathBuf);
+
+impl KeyFile {
+    fn new(test: &str, text: &[u8]) -> KeyFile {
+        let path = std::env::temp_dir().join(format!("tidegate-report-{test}-{}.key", std::process::id()));
+        std::fs::write(&path, text).expect("it can be written");
+        KeyFile(path)
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).expect("it can be removed");
+    }
+}
+
 #[test]
 fn the_signature_is_that_of_the_manual() {
     // echo -n '1795168800.{"id":"d7"}' | openssl dgst -sha256 -hmac kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk
@@ -64,10 +81,10 @@ fn read_request(stream: &mut impl Read) -> String {
     String::from_utf8(text).expect("ASCII")
 }
 
-fn report(url: &str, tls: bool, address: SocketAddr) -> Report {
+fn report(url: &str, tls: bool, address: SocketAddr, file: &KeyFile) -> Report {
     let address = Address { host: if tls { "localhost".to_owned() } else { address.ip().to_string() }, port: address.port() };
     let url = WebhookUrl { url: url.to_owned(), tls, address, target: "/hook?a=b".to_owned() };
-    Report { url, key: KEY.to_vec(), body: Bytes::from_static(BODY.as_bytes()), about: "drain d7: drained".to_owned() }
+    Report { url, key_file: file.0.clone(), body: Bytes::from_static(BODY.as_bytes()), about: "drain d7: drained".to_owned() }
 }
 
 fn times() -> Times {
@@ -77,7 +94,8 @@ fn times() -> Times {
 
 async fn deliver(address: SocketAddr) -> [u64; ReportResult::ALL.len()] {
     let control = Control::new(Clock::start());
-    report("http://receiver/hook", false, address).deliver(&CONNECTORS, &control, times()).await;
+    let file = KeyFile::new(&address.port().to_string(), KEY);
+    report("http://receiver/hook", false, address, &file).deliver(&CONNECTORS, &control, times()).await;
     control.reports.so_far().map(|(_, count)| count)
 }
 
@@ -99,6 +117,29 @@ async fn a_report_is_tried_again_until_it_is_taken() {
         let (time, mac) = signed.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).expect("a signature");
         assert_eq!(mac, signature(KEY, time.parse().expect("seconds"), BODY.as_bytes()));
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_being_written_signs_nothing_and_is_read_again() {
+    let (address, seen) = receiver(&[Manner::Says(204)]);
+    let file = KeyFile::new("rewritten", b"ffff");
+    let report = report("http://receiver/hook", false, address, &file);
+    let control = Control::new(Clock::start());
+    let delivering = report.deliver(&CONNECTORS, &control, Times { give_up: Duration::from_secs(30), ..times() });
+    let writing = async {
+        while control.reports.so_far().iter().all(|(_, count)| *count == 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(seen.lock().unwrap().is_empty(), "nothing was sent with half a key");
+        std::fs::write(&file.0, KEY).expect("it can be written");
+    };
+    tokio::join!(delivering, writing);
+    let [delivered, failed, given_up, dropped] = control.reports.so_far().map(|(_, count)| count);
+    assert!((delivered, given_up, dropped) == (1, 0, 0) && failed > 0, "{failed}");
+    let seen = seen.lock().unwrap();
+    let signed = seen.iter().flat_map(|request| request.lines()).find_map(|line| line.strip_prefix("X-Tidegate-Signature: t="));
+    let (time, mac) = signed.and_then(|rest| rest.split_once(",v1=")).expect("a signature");
+    assert_eq!(mac, signature(KEY, time.parse().expect("seconds"), BODY.as_bytes()));
 }
 
 #[tokio::test]
@@ -136,7 +177,8 @@ async fn https_is_only_for_receivers_whose_certificate_is_good() {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("an open connection");
         }
     });
-    let report = report("https://localhost/hook", true, address);
+    let key_file = KeyFile::new("tls", KEY);
+    let report = report("https://localhost/hook", true, address, &key_file);
     let limit = Duration::from_secs(5);
     let why = report.attempt(&CONNECTORS, 1, limit).await.expect_err("nobody knows the certificate");
     assert!(why.starts_with("TLS handshake failed"), "{why}");
