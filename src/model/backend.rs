@@ -49,6 +49,7 @@ pub struct Live {
     queued: AtomicU32,
     complained: AtomicU64,
     deadline: AtomicU64,
+    evicts_at: AtomicU64,
     counted: Mutex<Option<CountReading>>,
 }
 
@@ -87,6 +88,7 @@ impl Live {
             queued: AtomicU32::new(0),
             complained: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
+            evicts_at: AtomicU64::new(0),
             counted: Mutex::default(),
         }
     }
@@ -175,9 +177,15 @@ impl Live {
         Some(Time(self.deadline.load(Ordering::Relaxed))).filter(|at| at.0 > 0)
     }
 
-    /// What running drains say of that.
-    pub fn set_deadline(&self, at: Option<Time>) {
+    /// The deadline by which everybody left is evicted (`drain.then: evict`); `None` unless a drain with one runs.
+    pub fn evicts_at(&self) -> Option<Time> {
+        Some(Time(self.evicts_at.load(Ordering::Relaxed))).filter(|at| at.0 > 0)
+    }
+
+    /// What running drains say of both.
+    pub fn set_deadline(&self, at: Option<Time>, evicts_at: Option<Time>) {
         self.deadline.store(at.map_or(0, |at| at.0), Ordering::Relaxed);
+        self.evicts_at.store(evicts_at.map_or(0, |at| at.0), Ordering::Relaxed);
     }
 
     /// What the backend last said of its sessions; `None` when it is not asked, or its last answer could not be read.

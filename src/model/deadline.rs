@@ -6,26 +6,31 @@ use std::sync::Arc;
 
 use super::backend::Live;
 use super::drain::Drain;
+use super::settings::DrainThen;
 use super::time::Time;
 use super::view::View;
 
-/// Tells every backend by when it is to be empty: the earliest deadline of the drains that run. Drains that are over must be
-/// among them once, to take theirs back.
+/// Tells every backend by when it is to be empty: the earliest deadline of the drains that run, and of those that evict. Drains that
+/// are over must be among them once, to take theirs back.
 pub fn announce_deadlines<'a>(drains: impl IntoIterator<Item = &'a Drain>, view: &View) {
     let mut drains = drains.into_iter().filter(|drain| drain.deadline.is_some()).peekable();
     if drains.peek().is_none() {
         return;
     }
-    let mut earliest: HashMap<*const Live, Time> = HashMap::new();
+    let mut earliest: HashMap<*const Live, (Time, Option<Time>)> = HashMap::new();
     for drain in drains.filter(|drain| drain.state.runs()) {
         let Some(deadline) = drain.deadline else { continue };
         for (_, backend) in drain.target.backends(view) {
-            let at = earliest.entry(Arc::as_ptr(&backend.live)).or_insert(deadline);
+            let (at, evicts_at) = earliest.entry(Arc::as_ptr(&backend.live)).or_insert((deadline, None));
             *at = deadline.min(*at);
+            if drain.then == DrainThen::Evict {
+                *evicts_at = Some(evicts_at.map_or(deadline, |at| deadline.min(at)));
+            }
         }
     }
     for backend in view.apps.iter().flat_map(|app| app.backends.iter().flatten()) {
-        backend.live.set_deadline(earliest.get(&Arc::as_ptr(&backend.live)).copied());
+        let (at, evicts_at) = earliest.get(&Arc::as_ptr(&backend.live)).copied().unzip();
+        backend.live.set_deadline(at, evicts_at.flatten());
     }
 }
 
@@ -53,6 +58,15 @@ mod tests {
             let told = ["a1", "a2", "b1"].map(|name| world.backend(name).live.deadline().map(|at| at.since(world.now).as_secs() / 3600));
             assert_eq!(told, expected);
         };
+        let evicts = |drain: &Drain| {
+            let mut drain = drain.clone();
+            drain.then = DrainThen::Evict;
+            drain
+        };
+        let check_evictions = |drains: &[Drain], expected: Option<u64>| {
+            announce_deadlines(drains, &world.view);
+            assert_eq!(world.backend("a1").live.evicts_at().map(|at| at.since(world.now).as_secs() / 3600), expected);
+        };
         let over = |drain: &Drain| {
             let mut drain = drain.clone();
             drain.finish(DrainState::Drained, &world.view, world.now);
@@ -66,5 +80,9 @@ mod tests {
         check(&[backend.clone(), release.clone(), drain("host:10.0.0.1", Some(1))], [Some(1), Some(4), Some(1)]);
         check(&[release.clone(), over(&backend)], [Some(4), Some(4), None]);
         check(&[over(&release), over(&backend)], [None; 3]);
+        check_evictions(&[release.clone(), backend.clone()], None);
+        check_evictions(&[evicts(&release), backend.clone()], Some(4));
+        check_evictions(&[evicts(&release), evicts(&backend)], Some(2));
+        check_evictions(&[evicts(&release), over(&evicts(&backend))], Some(4));
     }
 }

@@ -6,6 +6,7 @@
 use super::decide::{Footing, Forward, PinClaim};
 use super::facts::Facts;
 use super::ledger::{Adopted, Adoption, Attention, EndReason, Entered, Found, Ledger, LossCause, Standing};
+use super::reason::Reason;
 use super::session_key::SessionKey;
 use super::time::Time;
 
@@ -23,7 +24,8 @@ pub struct Visit {
     stands_in: bool,
     decided_at: Time,
     attention: Attention,
-    counted: bool,
+    /// The name under which the ledger counts it.
+    counted: Option<SessionKey>,
 }
 
 /// What an answer says of its session.
@@ -77,14 +79,16 @@ impl Visit {
             stands_in: forward.stands_in,
             decided_at,
             attention,
-            counted: false,
+            counted: None,
         };
         let mut change = PinChange::AsDue;
-        if let (true, Some(key), Some(found)) = (forward.strip, facts.key, facts.session)
+        // Nowhere else is a session left behind while it lives: whoever is moved for another reason had a dead one, and if that has
+        // come to life since, by a parallel request, it is that request's.
+        if let (Reason::MovePoint, Some(key), Some(found)) = (forward.reason, facts.key, facts.session)
             && matches!(found.standing, Standing::Live { .. })
             && ledger.find(key, now).is_some_and(|present| present.slot == found.slot)
         {
-            // At a move point: it leaves its session behind, unless a parallel request has taken that elsewhere already.
+            // Unless a parallel request has taken it elsewhere already.
             ledger.end(key, EndReason::Moved, 0, now);
             if facts.pin.signed() {
                 change = PinChange::Delete;
@@ -93,7 +97,7 @@ impl Visit {
         if let Some(key) = key.filter(|_| forward.footing != Footing::New)
             && ledger.enter(key, attention, now) == Entered::Live
         {
-            visit.counted = true;
+            visit.counted = Some(key);
             let seen = facts.session.map(|found| found.slot);
             // Only from where it was seen: a parallel request may have moved it meanwhile, and once is enough.
             let moves = !forward.stands_in && seen != Some(slot) && ledger.find(key, now).map(|found| found.slot) == seen;
@@ -104,9 +108,9 @@ impl Visit {
         (visit, change)
     }
 
-    /// The key under which the ledger counts this exchange.
+    /// The key under which the ledger counts this exchange. [`Visit::hear_tunnel`] may change it; then the former is to be left.
     pub fn counted(&self) -> Option<SessionKey> {
-        self.key.filter(|_| self.counted)
+        self.counted
     }
 
     /// The session of this exchange by what is known now: the one that its answer set, else the one that it came with.
@@ -123,14 +127,39 @@ impl Visit {
             }
             Heard::Deleted(scope) => self.hear_deletion(ledger, scope, now),
             // Also a session that expired while this request waited: the backend honours it.
-            Heard::Nothing => match self.key.filter(|_| !self.counted && !self.stands_in) {
+            Heard::Nothing => match self.key.filter(|_| self.counted.is_none() && !self.stands_in) {
                 Some(key) if matches!(self.adopt(ledger, key, now), Adopted::Live | Adopted::Known) => {
-                    self.counted = ledger.enter(key, self.attention, now) == Entered::Live;
+                    self.count(ledger, key, now);
                     PinChange::SameSession
                 }
                 _ => PinChange::AsDue,
             },
             Heard::Failure => PinChange::AsDue,
+        }
+    }
+
+    /// As [`Visit::hear`], of a 101: who holds a tunnel talks, so a session that it opens is confirmed and entered by it, and an
+    /// unknown id that it honours has been used twice. Otherwise such a session would end while its tunnel is open.
+    ///
+    /// Where [`Visit::counted`] changes, the caller leaves the former key: after this, so that a session is at no time without
+    /// its open exchange.
+    pub fn hear_tunnel(&mut self, ledger: &Ledger, heard: Heard, now: Time) -> PinChange {
+        let change = self.hear(ledger, heard, now);
+        let is_candidate = |key| ledger.find(key, now).is_some_and(|found| found.standing == Standing::Candidate);
+        match heard {
+            Heard::Set(key, _) if self.counted != Some(key) => {
+                self.count(ledger, key, now);
+                change
+            }
+            Heard::Nothing if self.key.is_some_and(is_candidate) => self.hear(ledger, heard, now),
+            _ => change,
+        }
+    }
+
+    /// Counts it under `key`, if that lives.
+    fn count(&mut self, ledger: &Ledger, key: SessionKey, now: Time) {
+        if ledger.enter(key, self.attention, now) == Entered::Live {
+            self.counted = Some(key);
         }
     }
 
@@ -152,7 +181,7 @@ impl Visit {
     }
 
     fn was_live(&self) -> bool {
-        self.counted || self.session.is_some_and(|found| matches!(found.standing, Standing::Live { .. }))
+        self.counted.is_some() || self.session.is_some_and(|found| matches!(found.standing, Standing::Live { .. }))
     }
 
     fn hear_id(&self, ledger: &Ledger, key: SessionKey, scope: u32, now: Time) -> PinChange {
@@ -212,3 +241,6 @@ impl Visit {
         ledger.adopt(key, self.slot, proof, self.decided_at, now)
     }
 }
+
+#[cfg(test)]
+mod tables;

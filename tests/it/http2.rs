@@ -48,6 +48,32 @@ pub fn tls(port: u16, name: &str, streams: &[Stream]) -> Vec<Answer> {
     })
 }
 
+/// Reads a stream on a plain connection until it is torn; `then` is called after its first piece. What came, unless it ended whole.
+pub fn until_torn(port: u16, stream: &Stream, then: impl FnOnce()) -> Option<String> {
+    run(async {
+        let io = TcpStream::connect(("127.0.0.1", port)).await.expect("the listener accepts");
+        let (sender, connection) = h2::client::handshake(io).await.expect("an HTTP/2 handshake");
+        tokio::spawn(connection);
+        let mut request = http::Request::builder().method(stream.method).uri(stream.url);
+        for (name, value) in stream.fields {
+            request = request.header(*name, *value);
+        }
+        let mut sender = sender.ready().await.expect("an open connection");
+        let (answer, _) = sender.send_request(request.body(()).expect("a valid request"), true).expect("a stream");
+        let mut received = answer.await.expect("an answer").into_body();
+        let (mut text, mut then) = (String::new(), Some(then));
+        while let Some(piece) = received.data().await {
+            let Ok(piece) = piece else { return Some(text) };
+            received.flow_control().release_capacity(piece.len()).expect("our own window");
+            text += &String::from_utf8_lossy(&piece);
+            if let Some(then) = then.take() {
+                then();
+            }
+        }
+        None
+    })
+}
+
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)

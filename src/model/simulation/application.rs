@@ -56,14 +56,17 @@ pub(super) enum Want {
     Cleanup,
     /// Needs a session, and carries none: a move point.
     Arrival,
+    /// A WebSocket: needs a session, and stays open.
+    Tunnel,
 }
 
 impl Want {
-    pub(super) const ALL: [Want; 7] = [Want::Page, Want::Image, Want::Poll, Want::Login, Want::Logout, Want::Cleanup, Want::Arrival];
+    pub(super) const ALL: [Want; 8] =
+        [Want::Page, Want::Image, Want::Poll, Want::Login, Want::Logout, Want::Cleanup, Want::Arrival, Want::Tunnel];
 
     pub(super) fn errand(self) -> Errand {
         match self {
-            Want::Page | Want::Image | Want::Poll => Errand::Read,
+            Want::Page | Want::Image | Want::Poll | Want::Tunnel => Errand::Read,
             Want::Login | Want::Cleanup => Errand::Write,
             Want::Logout => Errand::Farewell,
             Want::Arrival => Errand::Arrival,
@@ -83,6 +86,8 @@ pub(super) enum News {
     Deleted(u32),
     /// 500: says nothing about the session.
     Failure,
+    /// 421: it has done nothing, for the session is not there.
+    NotMine,
 }
 
 impl Application {
@@ -105,6 +110,11 @@ impl Simulation {
     /// Whether the applications of this run take ids that they do not know (PHP without strict mode), or replace them.
     pub(super) fn lenient(&self) -> bool {
         self.seed % 4 == 1
+    }
+
+    /// Whether the applications of this run say so when they do not know a session.
+    fn disown(&self) -> bool {
+        self.seed % 4 == 2
     }
 
     /// The backends that honour the id in this jar at this moment; guests are told apart.
@@ -150,6 +160,7 @@ impl Simulation {
     pub(super) fn work(&mut self, exchange: &mut Exchange) {
         let place: Place = (exchange.app, exchange.forward.backend.slot);
         let (timeout, now, lenient) = (self.timeout(exchange.app), self.world.now, self.lenient());
+        let disowns = self.disown() && exchange.brought.is_some() && exchange.want != Want::Tunnel;
         self.next_name += 1;
         let name = match self.world.view.apps[exchange.app].settings.session.pin {
             PinMode::Route => format!("s{}.{}", self.next_name, exchange.forward.backend.spec.route),
@@ -161,6 +172,7 @@ impl Simulation {
         let mut opened = false;
         let news = match (exchange.want, known) {
             _ if self.dice.below(50) == 0 => News::Failure,
+            (_, None) if disowns => News::NotMine,
             (Want::Cleanup, _) => News::Deleted(OTHER_SCOPE),
             (Want::Logout, known) => {
                 if let Some((id, _)) = known {
@@ -180,7 +192,7 @@ impl Simulation {
                 if self.dice.below(10) == 0 { News::Set(id) } else { News::Nothing }
             }
             (Want::Image | Want::Poll, None) => News::Nothing,
-            (Want::Page | Want::Login | Want::Arrival, None) => {
+            (Want::Page | Want::Login | Want::Arrival | Want::Tunnel, None) => {
                 opened = true;
                 match exchange.brought.clone().filter(|_| lenient) {
                     Some(id) => {

@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     pub(super) answer: Option<News>,
     /// Sent once more already.
     disowned: bool,
+    /// An open tunnel: its 101 has been heard.
+    is_open: bool,
     /// As the ledger sees it.
     pub(super) visit: Visit,
     change: PinChange,
@@ -107,7 +109,9 @@ impl Simulation {
                 }
                 Decision::Refuse(reason, _) => {
                     app.tally.decided(reason);
-                    if let (Reason::Evicted, Some(key)) = (reason, facts.key) {
+                    // A script's 409 settles nothing.
+                    let navigates = self.dice.below(2) == 0;
+                    if let (Reason::Evicted, Some(key), true) = (reason, facts.key, navigates) {
                         app.ledger.tell_evicted(key, self.world.now);
                         self.clients[client].pin = None;
                     }
@@ -133,6 +137,7 @@ impl Simulation {
                 brought: if forward.strip { None } else { self.id_of(client) },
                 answer: None,
                 disowned: false,
+                is_open: false,
                 visit: Visit::default(),
                 change: PinChange::AsDue,
                 _in_flight: in_flight,
@@ -184,7 +189,8 @@ impl Simulation {
         let nth = self.dice.below(self.under_way.len());
         let place = (self.under_way[nth].app, self.under_way[nth].forward.backend.slot);
         let dead = self.applications.get(&place).is_some_and(|application| application.dead);
-        if self.under_way[nth].answer.is_none() && !dead && self.dice.below(30) > 0 {
+        let is_open = self.under_way[nth].is_open;
+        if self.under_way[nth].answer.is_none() && !is_open && !dead && self.dice.below(30) > 0 {
             let mut exchange = self.under_way.swap_remove(nth);
             self.work(&mut exchange);
             return self.under_way.push(exchange);
@@ -194,14 +200,19 @@ impl Simulation {
             self.leave(&exchange);
             return self.under_way.push(again);
         }
-        self.clients[exchange.client].exchanges -= 1;
         if let Some(answer) = exchange.answer.take() {
             let pin = self.hear(&mut exchange, &answer);
+            exchange.is_open = exchange.want == Want::Tunnel && answer != News::Failure;
             // Now and then an answer is lost between us and the client.
             if self.dice.below(40) > 0 {
                 self.receive(&exchange, answer, pin);
+                if exchange.is_open {
+                    self.count("a tunnel");
+                    return self.under_way.push(exchange);
+                }
             }
         }
+        self.clients[exchange.client].exchanges -= 1;
         self.leave(&exchange);
         let client = exchange.client;
         drop(exchange);
@@ -212,19 +223,15 @@ impl Simulation {
 
     /// The same request at another backend, if its answer is to be discarded; now and then its body is too large for that.
     fn replay(&mut self, exchange: &Exchange) -> Option<Exchange> {
-        let news = exchange.answer.as_ref().filter(|_| !exchange.disowned)?;
+        // A tunnel that is open stays.
+        let news = exchange.answer.as_ref().filter(|_| !exchange.disowned && exchange.want != Want::Tunnel)?;
+        let disowned = *news == News::NotMine;
         let (app, now) = (Arc::clone(&self.world.view.apps[exchange.app]), self.world.now);
         let heard = heard(&app, news);
-        let answered = Answered {
-            facts: &exchange.facts,
-            forward: &exchange.forward,
-            errand: exchange.want.errand(),
-            path: "/shop",
-            disowned: false,
-            heard,
-        };
+        let answered =
+            Answered { facts: &exchange.facts, forward: &exchange.forward, errand: exchange.want.errand(), path: "/shop", disowned, heard };
         let cause = answered.replay(&app.ledger, &app.settings.drain, now)?;
-        self.may_be_replayed(exchange, &app);
+        self.may_be_replayed(exchange, &app, cause);
         if self.dice.below(5) == 0 {
             return None;
         }
@@ -243,7 +250,7 @@ impl Simulation {
         };
         let forward = elsewhere(&app, &question)?;
         let in_flight = forward.backend.live.gate.claim(forward.need, forward.backend.max_connections).ok()?;
-        self.count("sent once more");
+        self.count(cause.as_str());
         app.tally.replayed(cause);
         Some(self.entered(Exchange {
             client: exchange.client,
@@ -255,6 +262,7 @@ impl Simulation {
             brought: None,
             answer: None,
             disowned: true,
+            is_open: false,
             visit: Visit::default(),
             change: PinChange::AsDue,
             _in_flight: in_flight,
@@ -270,12 +278,19 @@ impl Simulation {
         let brought = exchange.brought.as_ref().and(exchange.facts.key);
         let heard = heard(&app, answer);
         self.foresee(exchange, brought, heard);
-        let change = if exchange.want.errand().parts(&exchange.forward.backend, 200) && heard != Heard::Failure {
+        let former = exchange.visit.counted();
+        let change = if exchange.want == Want::Tunnel && heard != Heard::Failure {
+            exchange.visit.hear_tunnel(&app.ledger, heard, now)
+        } else if exchange.want.errand().parts(&exchange.forward.backend, 200) && heard != Heard::Failure {
             self.count("a farewell");
             exchange.visit.hear_farewell(&app.ledger, heard, now)
         } else {
             exchange.visit.hear(&app.ledger, heard, now)
         };
+        if let Some(former) = former.filter(|former| exchange.visit.counted() != Some(*former)) {
+            self.count("counted anew");
+            app.ledger.leave(former, now);
+        }
         self.note(|| format!("  {heard:?}: {change:?}"));
         if let Some(id) = exchange.brought.as_ref().filter(|_| !exchange.forward.stands_in)
             && brought.and_then(|key| app.ledger.find(key, now)).is_some_and(|found| found.slot == slot)
@@ -342,7 +357,7 @@ impl Simulation {
             }
             News::Set(id) => client.jar = Some(id),
             News::Deleted(SCOPE) => client.jar = None,
-            News::Deleted(_) | News::Nothing | News::Failure => {}
+            News::Deleted(_) | News::Nothing | News::Failure | News::NotMine => {}
         }
         match pin {
             Some(pin) if pin.is_empty() => client.pin = None,
@@ -363,6 +378,6 @@ fn heard(app: &App, answer: &News) -> Heard {
         News::Set(id) => Heard::Set(app.hash.key(id.as_bytes()), SCOPE),
         News::Deleted(scope) => Heard::Deleted(*scope),
         News::Nothing => Heard::Nothing,
-        News::Failure => Heard::Failure,
+        News::Failure | News::NotMine => Heard::Failure,
     }
 }

@@ -208,7 +208,7 @@ pub const METRICS: &[Described] = &[
         "tidegate_tunnels_closed_total",
         Kind::Counter,
         BACKEND,
-        "WebSockets closed because they outlived their session (drain.tunnels).",
+        "WebSockets and event streams closed because they outlived their session (drain.tunnels, or a deadline that evicts).",
         |s, out| {
             out.each(s, |b| b.live.tally.tunnels_closed());
         },

@@ -48,14 +48,15 @@ fn sentence(status: u16) -> &'static str {
 impl Gateway {
     pub(super) async fn answer_refusal(&self, session: &mut Session, exchange: &mut Exchange, reason: Reason) -> Result<()> {
         let status = status(reason, session.req_header());
-        if reason == Reason::Evicted {
-            self.tell_evicted(session, exchange);
-        }
         read_rest(session.as_downstream_mut()).await;
         self.answer(session, exchange, status).await
     }
 
-    async fn answer(&self, session: &mut Session, exchange: &Exchange, status: u16) -> Result<()> {
+    async fn answer(&self, session: &mut Session, exchange: &mut Exchange, status: u16) -> Result<()> {
+        exchange.pin_line = None;
+        if exchange.refused == Some(Reason::Evicted) && status == 303 {
+            self.tell_evicted(session, exchange);
+        }
         let head = session.req_header();
         let json = head.headers.get(ACCEPT).is_some_and(|accept| {
             let accept = accept.to_str().unwrap_or_default();
@@ -78,7 +79,7 @@ impl Gateway {
         if status == 303 {
             response.insert_header("Location", entry(head, exchange.prefix))?;
         }
-        if let Some(line) = exchange.pin_line.as_ref().filter(|_| exchange.refused == Some(Reason::Evicted)) {
+        if let Some(line) = exchange.pin_line.take() {
             response.insert_header("Set-Cookie", line)?;
         }
         if status == 503 {
@@ -99,7 +100,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// The client learns with this answer that its session is over; its next request is a new client's.
+    /// A person learns with this answer that the session is over: the next request is a new client's. Not by a 409: what a
+    /// script in the background is told, its user has not seen, and would go on to submit to another release.
     fn tell_evicted(&self, session: &Session, exchange: &mut Exchange) {
         let (Some(app), Some(facts)) = (&exchange.app, &exchange.facts) else { return };
         if let Some(key) = facts.key {

@@ -9,7 +9,7 @@
 //! | `patience` | waiting for a backend without losing sight of the client |
 //! | `request_head` | what the backend sees |
 //! | `replay` | an answer that is discarded, and the second try |
-//! | `tunnel` | a WebSocket joins the open tunnels |
+//! | `tunnel` | a WebSocket or event stream joins the open tunnels |
 //! | `session_news` | what an answer says of its session |
 //! | `response_head` | what the client sees |
 //! | `answer` | our own answers |
@@ -197,8 +197,28 @@ impl ProxyHttp for Gateway {
             let timeout = exchange.app.as_ref().map(|app| app.settings.timeouts.tunnel);
             session.as_downstream_mut().set_read_timeout(timeout);
             self.tunnel_opened(exchange);
+        } else {
+            self.stream_opened(session, response, exchange);
         }
         Ok(())
+    }
+
+    /// Ends an event stream that was closed, at its next event. Most end before: this is for HTTP/2, whose streams share a connection
+    /// that must not be cut.
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<Option<Duration>> {
+        match &exchange.tunnel_entry {
+            Some(entry) if exchange.tunnel.is_none() && entry.is_closed() => {
+                // As if the client had gone, which is how one over HTTP/1 ends.
+                Err(Error::new_down(ErrorType::Custom("closed, for it outlived its session")))
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, exchange: &mut Box<Exchange>) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::model::decide::Footing;
 use crate::model::health::ConnectFailure;
 use crate::model::routes::under;
 use crate::model::settings::Protocol;
+use crate::model::view::App;
 use crate::serve::transport::Tunnel;
 
 /// Streams on one HTTP/2 connection to a backend: what Tomcat and nginx allow by default, halved.
@@ -35,7 +36,7 @@ pub(super) fn build(session: &mut Session, exchange: &mut Exchange) -> Result<Bo
         return Err(e.into_up());
     };
     let timeouts = &app.settings.timeouts;
-    let streaming = upgrade || app.settings.streaming_paths.iter().any(|prefix| under(prefix, session.req_header().uri.path()));
+    let streaming = upgrade || is_streaming_path(app, session);
     let mut options = PeerOptions::new();
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
@@ -43,7 +44,7 @@ pub(super) fn build(session: &mut Session, exchange: &mut Exchange) -> Result<Bo
     options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(timeouts.idle);
     let mut group_key = backend.live.pool_generation();
-    exchange.tunnel = None;
+    (exchange.tunnel, exchange.tunnel_entry) = (None, None);
     if backend.spec.protocol == Protocol::Http2 && !upgrade {
         options.alpn = ALPN::H2;
         options.max_h2_streams = H2_STREAMS;
@@ -68,6 +69,11 @@ pub(super) fn build(session: &mut Session, exchange: &mut Exchange) -> Result<Bo
         group_key,
         options,
     }))
+}
+
+/// Whether answers there are streams (`streaming_paths`).
+pub(super) fn is_streaming_path(app: &App, session: &Session) -> bool {
+    app.settings.streaming_paths.iter().any(|prefix| under(prefix, session.req_header().uri.path()))
 }
 
 impl Gateway {

@@ -10,7 +10,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use super::Gateway;
-use super::context::Exchange;
+use super::context::{Exchange, Tried};
 use super::entry::{Inside, question, read_facts};
 use crate::model::decide::{Forward, Question};
 use crate::model::gate::InFlight;
@@ -53,7 +53,7 @@ impl Gateway {
         let Some(app) = self.control.view().app(&app.name).cloned() else { return false };
         let facts = read_facts(&app, session, now);
         let asked = Question { now, disowned: true, ..question(exchange, &facts) };
-        let Some((forward, in_flight)) = self.enter_elsewhere(&app, asked) else { return false };
+        let Some((forward, in_flight)) = self.enter_elsewhere(&app, asked, exchange.tried) else { return false };
         let (from, to) = (Arc::clone(&claim.forward.backend), Arc::clone(&forward.backend));
         let former = (exchange.facts.replace(facts), exchange.mapped.take(), exchange.decided_at);
         exchange.decided_at = now;
@@ -80,23 +80,20 @@ impl Gateway {
         true
     }
 
-    /// No waiting: while every backend that takes new clients is full, the answer at hand is the better one.
-    fn enter_elsewhere(&self, app: &App, asked: Question<'_>) -> Option<(Forward, InFlight)> {
-        let mut tried = asked.tried.to_vec();
-        // Each turn adds a slot or ends the search.
-        for _ in 0..=app.backends.len() {
-            let forward = elsewhere(app, &Question { tried: &tried, ..asked })?;
+    /// No waiting: while every backend that takes new clients is full, the answer at hand is the better one. So it is after as many
+    /// full ones as an exchange may meet at all.
+    fn enter_elsewhere(&self, app: &App, asked: Question<'_>, mut tried: Tried) -> Option<(Forward, InFlight)> {
+        loop {
+            let forward = elsewhere(app, &Question { tried: tried.as_slice(), ..asked })?;
             let backend = &forward.backend;
             if !self.queues.is_awaited(app, backend)
                 && let Ok(in_flight) = backend.live.gate.claim(forward.need, backend.max_connections)
             {
                 return Some((forward, in_flight));
             }
-            if tried.contains(&backend.slot) {
+            if !tried.add(backend.slot) {
                 return None;
             }
-            tried.push(backend.slot);
         }
-        None
     }
 }

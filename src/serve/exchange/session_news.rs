@@ -58,10 +58,16 @@ impl Gateway {
                 News::Nothing => PinChange::AsDue,
             }
         } else {
-            let parts = exchange.claim.as_ref().is_some_and(|claim| exchange.errand.parts(&claim.forward.backend, status));
-            let hear = if parts { Visit::hear_farewell } else { Visit::hear };
+            let parts = || exchange.claim.as_ref().is_some_and(|claim| exchange.errand.parts(&claim.forward.backend, status));
+            let hear = match response.status {
+                StatusCode::SWITCHING_PROTOCOLS => Visit::hear_tunnel,
+                _ if parts() => Visit::hear_farewell,
+                _ => Visit::hear,
+            };
+            let former = exchange.visit.counted();
             let change = hear(&mut exchange.visit, &app.ledger, heard, now);
-            if exchange.stay.is_none() {
+            if exchange.visit.counted() != former {
+                // The former one, if there was one, is left by this.
                 exchange.stay = Stay::of(&exchange.visit, &app.ledger, self.control.clock());
             }
             change

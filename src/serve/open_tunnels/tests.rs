@@ -24,11 +24,11 @@ fn check(
 ) {
     let mut world = world(tunnels);
     let (all, tunnel) = (OpenTunnels::default(), Tunnel::new());
-    let slot = world.backend("a1").slot;
+    let backend = Arc::clone(world.backend("a1"));
     let ledger = Arc::clone(&world.shop().ledger);
-    ledger.born(KEY, slot, 0, world.now);
+    ledger.born(KEY, backend.slot, 0, world.now);
     ledger.enter(KEY, Attention::Foreground, world.now);
-    let _entry = all.enter(&Arc::clone(world.shop()), slot, key, tunnel.handle(), world.now);
+    let _entry = all.enter(&Arc::clone(world.shop()), &backend, key, tunnel.handle(), world.now);
     let mut look = |world: &World| drop(all.close_outliving(&world.view, world.now));
     story(&mut world, &mut look);
     look(&world);
@@ -121,8 +121,72 @@ fn a_tunnel_without_a_session_here_is_closed_too() {
 fn an_ended_exchange_leaves_the_open_tunnels() {
     let world = world(Some(PATIENCE));
     let (all, tunnel) = (OpenTunnels::default(), Tunnel::new());
-    let entry = all.enter(world.shop(), 0, None, tunnel.handle(), world.now);
-    assert_eq!(all.0.lock().len(), 1);
+    let entry = all.enter(world.shop(), world.backend("a1"), None, tunnel.handle(), world.now);
+    assert_eq!(lock(&all.0.open).len(), 1);
     drop(entry);
-    assert_eq!(all.0.lock().len(), 0);
+    assert_eq!(lock(&all.0.open).len(), 0);
+}
+
+/// The number of `count` tunnels without a session that are closed after each second of a drain.
+#[track_caller]
+fn check_pace(settings: impl FnOnce(&mut crate::model::settings::Settings), evicts_after: Option<u64>, count: usize, expected: &[usize]) {
+    let mut world = World::with(">v1:a1 v2:b1", settings);
+    promote(&mut world);
+    let (all, backend) = (OpenTunnels::default(), Arc::clone(world.backend("a1")));
+    let tunnels: Vec<Tunnel> = (0..count).map(|_| Tunnel::new()).collect();
+    let app = Arc::clone(world.shop());
+    let entries: Vec<_> = tunnels.iter().map(|tunnel| all.enter(&app, &backend, None, tunnel.handle(), world.now)).collect();
+    let deadline = evicts_after.map(|after| world.now + Duration::from_secs(after));
+    backend.live.set_deadline(deadline, deadline);
+    let closed = |_: &usize| {
+        world.pass(Duration::from_secs(1));
+        all.close_outliving(&world.view, world.now).into_iter().map(|(_, count)| count as usize).sum()
+    };
+    assert_eq!(expected.iter().map(closed).collect::<Vec<usize>>(), expected);
+    drop(entries);
+}
+
+#[test]
+fn no_more_are_closed_at_a_time_than_sessions_are_evicted() {
+    let paced = |settings: &mut crate::model::settings::Settings| {
+        settings.drain.tunnels = Some(Duration::ZERO);
+        settings.drain.evict_per_second = 2;
+    };
+    check_pace(paced, None, 5, &[2, 2, 1, 0]);
+}
+
+#[test]
+fn what_is_in_the_way_of_evictions_is_closed_by_their_deadline_and_begun_in_time() {
+    let paced = |settings: &mut crate::model::settings::Settings| settings.drain.evict_per_second = 2;
+    check_pace(paced, None, 4, &[0; 12]);
+    // Four take two seconds, and it is over two seconds early.
+    check_pace(paced, Some(10), 4, &[0, 0, 0, 0, 0, 2, 2, 0, 0, 0]);
+    let near = |known: Option<SessionKey>, reason: Option<EndReason>, open: bool| {
+        let story = |world: &mut World, _: &mut dyn FnMut(&World)| {
+            promote(world);
+            if let Some(reason) = reason {
+                end(world, reason);
+            }
+            let now = Some(world.now);
+            world.backend("a1").live.set_deadline(now, now);
+        };
+        check(&format!("{known:?} {reason:?}"), None, known, story, open);
+    };
+    near(Some(KEY), Some(EndReason::Evicted), false);
+    near(Some(KEY), Some(EndReason::Logout), false);
+    near(None, None, false);
+    near(Some(KEY), None, true);
+}
+
+#[test]
+fn an_app_is_looked_at_once_a_second() {
+    let mut world = world(Some(Duration::ZERO));
+    promote(&mut world);
+    let (all, tunnel) = (OpenTunnels::default(), Tunnel::new());
+    all.close_outliving(&world.view, world.now);
+    let _entry = all.enter(&Arc::clone(world.shop()), world.backend("a1"), None, tunnel.handle(), world.now);
+    world.pass(LOOK / 2);
+    assert_eq!(all.close_outliving(&world.view, world.now), []);
+    world.pass(LOOK / 2);
+    assert_eq!(all.close_outliving(&world.view, world.now), [("shop/v1/a1".to_owned(), 1)]);
 }

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -55,8 +55,9 @@ pub struct Sock {
     head: HeadWatch,
     /// We have closed our direction.
     said_all: bool,
-    /// Set when the connection becomes the client's side of a tunnel; lets the tunnel be closed from outside.
-    tunnel: OnceLock<TunnelHandle>,
+    /// Set while the connection is the client's side of a tunnel or of an event stream; lets it be closed from outside. Others pay
+    /// for no lock.
+    tunnel: OnceLock<Mutex<TunnelHandle>>,
     digest: Arc<SocketDigest>,
     established: SystemTime,
 }
@@ -161,11 +162,13 @@ impl Sock {
 
     /// The next request head must be whole when it is due, or the client gets a 408 and the connection ends.
     pub(super) fn expect_head(&mut self, due: Due) {
+        self.tunnel.take();
         self.head.begin(due);
     }
 
     /// The next request may have begun in bytes that Pingora holds already: its head cannot be watched.
     pub(super) fn expect_unwatched_head(&mut self) {
+        self.tunnel.take();
         self.head.end();
     }
 
@@ -174,9 +177,11 @@ impl Sock {
         self.head.has_read_beyond()
     }
 
-    /// Makes this the client's side of a tunnel. A connection is upgraded once at most, so a second call changes nothing.
+    /// Makes this the client's side of a tunnel, until the next request. The last call counts: an upgrade may be tried at one backend
+    /// after the other.
     pub(super) fn join(&self, tunnel: TunnelHandle) {
-        self.tunnel.get_or_init(|| tunnel);
+        let place = self.tunnel.get_or_init(|| Mutex::new(tunnel.clone()));
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = tunnel;
     }
 
     /// Says 408 if the client has begun a head, and ends the reading.
@@ -194,7 +199,7 @@ impl Sock {
     }
 
     fn is_cut(&self, cx: &Context<'_>) -> bool {
-        self.tunnel.get().is_some_and(|tunnel| tunnel.cut_for_client(cx))
+        self.tunnel.get().is_some_and(|tunnel| tunnel.lock().unwrap_or_else(PoisonError::into_inner).cut_for_client(cx))
     }
 
     fn poll_drain_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

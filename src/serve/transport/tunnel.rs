@@ -83,13 +83,7 @@ impl Tunnel {
 
     /// Ties the client's connection to this tunnel, so that closing ends both. False if it is not one of ours.
     pub fn join(&self, client: &Stream) -> bool {
-        match client.as_any().downcast_ref::<Sock>() {
-            Some(sock) => {
-                sock.join(self.handle());
-                true
-            }
-            None => false,
-        }
+        self.handle().join(client)
     }
 
     /// For whoever may want to close it.
@@ -99,6 +93,26 @@ impl Tunnel {
 }
 
 impl TunnelHandle {
+    /// For an exchange that is no tunnel and may have to end like one: an event stream. `client` is its connection if it has one of
+    /// its own; without one (HTTP/2, whose connection others share) closing cuts nothing, and whoever writes must ask.
+    pub fn of_stream(client: Option<&Stream>) -> TunnelHandle {
+        let handle = TunnelHandle(Arc::default());
+        if client.is_some_and(|client| !handle.join(client)) {
+            log::debug!("an event stream's client is no connection of ours");
+        }
+        handle
+    }
+
+    fn join(&self, client: &Stream) -> bool {
+        match client.as_any().downcast_ref::<Sock>() {
+            Some(sock) => {
+                sock.join(self.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Ends both sides at once, also when a peer does not read. Both peers see the end of the connection; no close frame
     /// is made up (WebSocket code 1006).
     pub fn close(&self) {

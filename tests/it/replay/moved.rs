@@ -1,8 +1,10 @@
 //! Users who are moved: at a move point, or by eviction; and what a draining backend is told of the end.
 
+use std::time::Duration;
+
 use crate::client::{Browser, Call};
 use crate::origin::Origin;
-use crate::process::wait_until_equal;
+use crate::process::{delay, wait_until_equal};
 use crate::shop::{Shop, backend};
 use crate::tidegate::{SOON, Tidegate};
 
@@ -120,16 +122,52 @@ fn what_an_evicted_user_submits_reaches_nobody() {
             assert_eq!(answer.head.field("location"), (*status == 303).then_some("/"), "{what}");
             assert_eq!(answer.head.field("cache-control"), Some("no-store"), "{what}");
             assert!(answer.set_cookies("JSESSIONID").is_empty(), "{what}: the application's cookie is its own");
-            assert_eq!(answer.set_cookies("tidegate_shop").len(), usize::from(pin == "cookie"), "{what}");
-            assert_eq!(user.cookie("tidegate_shop"), None, "{what}: the pin is deleted");
             assert!(a1.requests().is_empty() && b1.requests().is_empty(), "{what}: nobody acted on it");
             assert_eq!(tidegate.metrics().sum("tidegate_decisions_total", &[("reason", "evicted")]), 1.0, "{what}");
+            let settles = *status == 303;
+            assert_eq!(answer.set_cookies("tidegate_shop").len(), usize::from(settles && pin == "cookie"), "{what}");
+            if !settles {
+                assert_eq!(user.cookie("tidegate_shop").is_some(), pin == "cookie", "{what}: a script was told, not its user");
+                delay(Duration::from_millis(1100));
+                user.send_or_panic(call()).expect_status(409);
+                user.post("/page", "checkout").expect_status(409);
+                assert!(b1.requests().is_empty(), "{what}: the user does not know yet");
+                // A page does it, too: it opens a new session.
+                assert_eq!(user.get("/page").expect_status(200).word("backend"), "b1", "{what}");
+                assert_eq!(user.send_or_panic(call()).expect_status(200).word("session"), "known", "{what}");
+                continue;
+            }
+            assert_eq!(user.cookie("tidegate_shop"), None, "{what}: the pin is deleted");
             // They know now: with a pin that can be taken back at once, without one after a moment.
             let again = if pin == "cookie" { user.send_or_panic(call()) } else { told(&mut user, call) };
             assert_eq!(again.expect_status(200).word("backend"), "b1", "{what}");
             assert_eq!(b1.requests_to("/page")[0].head.field("cookie"), None, "{what}: as a new client");
         }
     }
+}
+
+#[test]
+fn whoever_is_evicted_while_waiting_for_a_backend_is_told_likewise() {
+    let (mut a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let tidegate = Shop::new("cookie").app("failover_wait: 3s").patient_probes().release("v1", &[&a1]).release("v2", &[&b1]).start();
+    let mut user = crate::scenarios::user_on(&tidegate, "a1");
+    tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+    a1.stop();
+    std::thread::scope(|scope| {
+        let submitted = scope.spawn(|| {
+            let answer = user.send_or_panic(Call::post("/page", "x").field("Sec-Fetch-Mode", "navigate"));
+            (answer, user)
+        });
+        // By the connect of that very request: five failed probes would take longer than it waits.
+        tidegate.wait_for_backend("shop", "v1", "a1", "health", "down");
+        tidegate.cli(&["evict", "shop/v1"]).expect_code(0);
+        let (answer, mut user) = submitted.join().expect("an answer");
+        let answer = answer.expect_status(303);
+        assert_eq!(answer.head.field("location"), Some("/"));
+        assert_eq!(answer.set_cookies("tidegate_shop").len(), 1, "the pin is deleted");
+        assert!(b1.requests().is_empty(), "nobody acted on it");
+        assert_eq!(user.post("/page", "x").expect_status(200).word("backend"), "b1", "told, so a new client");
+    });
 }
 
 /// Tries until it is served.
