@@ -147,7 +147,10 @@ fn durations_numbers_and_choices_say_how_they_are_written() {
     let webhook = |new: &str, expected: &str| {
         check("    health:", &format!("    drain: {{{new}}}\n    health:"), &format!("9: apps.shop.drain.{expected}"));
     };
-    webhook("webhook: ci.example.com/x", "webhook: this is not a URL to report to (not shown: it may hold a secret); write https://HOST/PATH");
+    webhook(
+        "webhook: ci.example.com/x",
+        "webhook: this is not a URL to report to (not shown: it may hold a secret); write https://HOST/PATH",
+    );
     webhook(
         "webhook: \"https://u:p@ci.example.com/x\"",
         "webhook: this is not a URL to report to (not shown: it may hold a secret); remove the user",
