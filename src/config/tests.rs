@@ -155,7 +155,7 @@ fn durations_numbers_and_choices_say_how_they_are_written() {
         "webhook: \"https://u:p@ci.example.com/x\"",
         "webhook: this is not a URL to report to (not shown: it may hold a secret); remove the user",
     );
-    webhook("webhook: \"ftp://h/\"", "webhook: `ftp://h/` is not a URL to report to; begin it with https://");
+    webhook("webhook: \"ftp://h/\"", "webhook: this is not a URL to report to (not shown: it may hold a secret); begin it with https://");
     webhook("webhook_key_file: /k", "webhook_key_file: signs nothing without `webhook`; add `webhook: https://…`");
     check("    health:", "    drain: {then: kill}\n    health:", "9: apps.shop.drain.then: `kill` is not one of the choices; ");
 }
