@@ -101,8 +101,9 @@ impl Simulation {
         let outlived = app.settings.session.max_lifetime.is_some() && facts.session.is_none();
         // Known to the application by a request whose answer is still to be heard.
         let unheard = self.under_way.iter().any(|e| e.client == client && e.forward.backend.slot == *home && e.visit.counted().is_none());
+        let left_behind = facts.session.is_none() && self.renamed.contains(&id);
         let leaves = arrives && went.is_some_and(|(_, reason, _)| reason == Reason::MovePoint);
-        if reachable(*home) && knows_all && !leaves && !outlived && !sent_away && !repinned && !unheard {
+        if reachable(*home) && knows_all && !leaves && !outlived && !sent_away && !repinned && !unheard && !left_behind {
             let stays = matches!(went, Some((slot, _, false)) if slot == *home);
             self.require(stays, || format!("c{client}: slot {home} honours {id}, it goes to {went:?}: {facts:?}"));
         }

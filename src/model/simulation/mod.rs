@@ -16,7 +16,7 @@ mod invariants;
 mod operator;
 mod shell;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ struct Simulation {
     /// Exchanges that have a claim.
     under_way: Vec<Exchange>,
     drains: Vec<Drain>,
+    /// Ids that an answer has replaced. Whoever did not get that answer goes on with the old one, which the ledger knows for 30 s more.
+    renamed: HashSet<String>,
     next_name: u64,
     step: usize,
     /// Kept only when one seed is repeated: telling costs more than acting.
@@ -70,6 +72,7 @@ impl Simulation {
             applications: HashMap::new(),
             under_way: Vec::new(),
             drains: Vec::new(),
+            renamed: HashSet::new(),
             next_name: 0,
             step: 0,
             trail: Vec::new(),

@@ -201,6 +201,9 @@ impl Simulation {
             return self.under_way.push(again);
         }
         if let Some(answer) = exchange.answer.take() {
+            if let (News::Set(_), Some(id)) = (&answer, &exchange.brought) {
+                self.renamed.insert(id.clone());
+            }
             let pin = self.hear(&mut exchange, &answer);
             exchange.is_open = exchange.want == Want::Tunnel && answer != News::Failure;
             // Now and then an answer is lost between us and the client.
