@@ -172,9 +172,6 @@ impl Operator {
 
     async fn drain(&self, order: &api::DrainOrder, wait: bool) -> Result<u8, Failure> {
         let answers = self.everywhere(async |client: &Client| client.post::<api::DrainStatus>("/api/v1/drains", order).await).await?;
-        if let Some(then) = order.then.as_ref().filter(|_| answers.iter().any(|(_, d)| d.verdict.is_none() && d.deadline.is_none())) {
-            eprintln!("note: without a deadline nothing happens by itself: give --deadline TIME with --then {then}");
-        }
         if wait {
             return self.waited(answers.into_iter().map(|(client, drain)| (client.clone(), drain.id)).collect(), None).await;
         }

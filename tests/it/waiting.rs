@@ -241,13 +241,3 @@ fn of_two_pipelines_that_promote_at_once_one_is_refused() {
     assert_eq!(status, 409, "{refused}");
     assert_eq!(promote(current).code, 0, "whoever repeats what was done is not refused");
 }
-
-#[test]
-fn what_a_deadline_is_to_do_needs_a_deadline_and_that_is_said() {
-    let (a1, a2) = (backend("v1", "a1"), backend("v1", "a2"));
-    let tidegate = Shop::new("cookie").release("v1", &[&a1, &a2]).start();
-    let note = "note: without a deadline nothing happens by itself: give --deadline TIME with --then evict\n";
-    let drain = |more: &[&str]| tidegate.cli(&[&["drain", "shop/v1/a1", "--then", "evict"], more].concat()).expect_code(0);
-    assert_eq!(drain(&[]).stderr, note);
-    assert_eq!(drain(&["--deadline", "1h"]).stderr, "");
-}
