@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Browser;
 use crate::origin::Origin;
-use crate::process::delay;
+use crate::process::{delay, wait_until_equal};
 use crate::scenarios::user_on;
 use crate::shop::{Shop, backend};
 use crate::tidegate::Tidegate;
@@ -78,8 +78,13 @@ fn a_drain_that_moves_the_idle_leaves_who_clicks_and_says_so() {
         assert_eq!(user.get("/").expect_status(200).word("release"), "v1");
     }
     // Who polled is moved; what is open there stays open, and holds the fence.
-    let drains = tidegate.admin_get("/api/v1/drains");
-    let drain = drains["drains"].as_array().and_then(|all| all.last()).expect("a drain").clone();
+    // (An answer is with its client a moment before its exchange is over.)
+    let look = || {
+        let drains = tidegate.admin_get("/api/v1/drains");
+        drains["drains"].as_array().and_then(|all| all.last()).expect("a drain").clone()
+    };
+    wait_until_equal("exchanges under way", DEADLINE, &1.into(), || look()["in_flight"].clone());
+    let drain = look();
     assert_eq!(
         (&drain["ended"]["evicted"], &drain["sessions"]["engaged"], &drain["in_flight"]),
         (&1.into(), &2.into(), &1.into()),
