@@ -101,7 +101,7 @@ fn a_tunnel_is_waited_for_unless_told_otherwise() {
 fn an_event_stream_that_outlives_its_session_is_closed_and_the_drain_ends() {
     for app in ["drain: {tunnels: 1s}\n    streaming_paths: []", "drain: {tunnels: 1s}\n    streaming_paths: [/events]"] {
         let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
-        let tidegate = Shop::new("cookie").session("idle_timeout: 2s").app(app).release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let tidegate = Shop::new("cookie").session("idle_timeout: 5s").app(app).release("v1", &[&a1]).release("v2", &[&b1]).start();
         let (mut leaver, mut stayer) = (user_on(&tidegate, "a1"), user_on(&tidegate, "a1"));
         // One that speaks and one that is silent after its first event.
         let mut of_leaver = ["/events?every=50", "/events?every=60000"].map(|path| leaver.open(&Call::get(path)).unwrap().1);
@@ -111,6 +111,7 @@ fn an_event_stream_that_outlives_its_session_is_closed_and_the_drain_ends() {
         kept.get("/events?count=1");
         tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
         leaver.get("/logout");
+        kept.get("/");
         for stream in &mut of_leaver {
             expect_torn(stream);
         }

@@ -7,7 +7,7 @@ use crate::shop::{Shop, backend};
 fn an_idle_session_on_a_draining_backend_goes_to_the_current_release_without_its_dead_cookie() {
     each_pin(|pin| {
         let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
-        let tidegate = Shop::new(pin).session("idle_timeout: 2s").release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let tidegate = Shop::new(pin).session("idle_timeout: 4s").release("v1", &[&a1]).release("v2", &[&b1]).start();
         let mut keeper = user_on(&tidegate, "a1");
         let mut user = user_on(&tidegate, "a1");
         tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
@@ -65,7 +65,7 @@ fn a_login_after_a_long_silence_stays_where_the_release_serves() {
 fn a_login_after_a_long_silence_goes_to_the_current_release_where_the_old_one_drains() {
     each_pin(|pin| {
         let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
-        let tidegate = Shop::new(pin).session("idle_timeout: 2s").release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let tidegate = Shop::new(pin).session("idle_timeout: 4s").release("v1", &[&a1]).release("v2", &[&b1]).start();
         let mut keeper = user_on(&tidegate, "a1");
         let mut user = user_on(&tidegate, "a1");
         tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
@@ -82,7 +82,7 @@ fn a_login_after_a_long_silence_goes_to_the_current_release_where_the_old_one_dr
 fn a_release_is_drained_when_its_last_session_ends_and_admits_nobody_then() {
     each_pin(|pin| {
         let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
-        let tidegate = Shop::new(pin).session("idle_timeout: 2s").release("v1", &[&a1]).release("v2", &[&b1]).start();
+        let tidegate = Shop::new(pin).session("idle_timeout: 4s").release("v1", &[&a1]).release("v2", &[&b1]).start();
         let mut user = user_on(&tidegate, "a1");
         tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
         assert_eq!(tidegate.backend("shop", "v1", "a1", "admission"), "known_sessions");
