@@ -32,16 +32,7 @@ pub fn release(text: &str, port: &mut u16) -> ReleaseSpec {
 /// A backend on port `port` of host `10.0.0.N`, N being the digit that ends its name.
 pub fn backend(name: &str, weight: u32, backup: bool, port: u16) -> BackendSpec {
     let address = Address { host: format!("10.0.0.{}", name.chars().last().filter(char::is_ascii_digit).unwrap_or('9')), port };
-    BackendSpec {
-        name: name.to_owned(),
-        address,
-        route: name.to_owned(),
-        weight,
-        backup,
-        max_connections: None,
-        tls: None,
-        protocol: Protocol::Http1,
-    }
+    BackendSpec { name: name.to_owned(), route: name.to_owned(), weight, backup, ..plain_backend(address) }
 }
 
 /// An app named `name`, as drawn.
@@ -165,5 +156,19 @@ impl World {
             }
             _ => panic!("no such command: {text}"),
         }
+    }
+}
+
+/// A backend `a1` at this address, with defaults for the rest.
+pub fn plain_backend(address: Address) -> BackendSpec {
+    BackendSpec {
+        name: "a1".to_owned(),
+        address,
+        route: "a1".to_owned(),
+        weight: 1,
+        backup: false,
+        max_connections: None,
+        tls: None,
+        protocol: Protocol::Http1,
     }
 }

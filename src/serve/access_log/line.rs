@@ -144,7 +144,8 @@ mod tests {
 
     use super::*;
     use crate::model::reason::{PinResult, Reason};
-    use crate::model::settings::{Address, BackendSpec, Protocol};
+    use crate::model::settings::Address;
+    use crate::model::sketch::plain_backend;
     use crate::model::time::Time;
 
     fn line(record: &Record, format: LogFormat) -> String {
@@ -154,16 +155,7 @@ mod tests {
     }
 
     fn full() -> Record {
-        let backend = BackendSpec {
-            name: "a1".to_owned(),
-            address: Address { host: "127.0.0.1".to_owned(), port: 8081 },
-            route: "a1".to_owned(),
-            weight: 1,
-            backup: false,
-            max_connections: None,
-            tls: None,
-            protocol: Protocol::Http1,
-        };
+        let backend = plain_backend(Address { host: "127.0.0.1".to_owned(), port: 8081 });
         Record {
             time: Time(1_795_168_800_250),
             client: "192.0.2.7".parse().expect("an address"),

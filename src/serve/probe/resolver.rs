@@ -75,7 +75,7 @@ fn choose(known: Option<SocketAddr>, addresses: impl Iterator<Item = SocketAddr>
 mod tests {
     use super::*;
     use crate::model::admission::ReleaseState;
-    use crate::model::settings::{BackendSpec, Protocol};
+    use crate::model::sketch::plain_backend;
     use crate::model::time::Time;
 
     #[test]
@@ -93,16 +93,7 @@ mod tests {
 
     async fn resolve(host: &str, known: Option<SocketAddr>) -> (Result<SocketAddr, String>, Option<SocketAddr>) {
         let address = Address { host: host.to_owned(), port: 81 };
-        let spec = BackendSpec {
-            name: "a1".to_owned(),
-            address: address.clone(),
-            route: "a1".to_owned(),
-            weight: 1,
-            backup: false,
-            max_connections: None,
-            tls: None,
-            protocol: Protocol::Http1,
-        };
+        let spec = plain_backend(address.clone());
         let live = Live::new(&spec, ReleaseState::Current, Time(0));
         if let Some(known) = known {
             live.resolved(known);

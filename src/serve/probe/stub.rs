@@ -8,6 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::model::settings::{Address, BackendSpec};
+use crate::model::sketch::plain_backend;
+
+/// A backend `a1` at this address, with defaults for the rest.
+pub fn spec(address: SocketAddr) -> BackendSpec {
+    plain_backend(Address { host: address.ip().to_string(), port: address.port() })
+}
+
 /// What a stub does with each connection.
 #[derive(Clone, Debug)]
 pub enum Manner {

@@ -6,8 +6,8 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::model::settings::{Address, BackendTls, StatusSet};
-use crate::serve::probe::stub::{Manner, Stub, refused};
+use crate::model::settings::{BackendTls, StatusSet};
+use crate::serve::probe::stub::{Manner, Stub, refused, spec};
 
 const TIMEOUT: Duration = Duration::from_millis(600);
 
@@ -23,19 +23,6 @@ fn probe_of(spec: BackendSpec, settings: HealthSettings) -> BackendProbe {
     // Reading the system's certificates takes longer than a probe.
     static CONNECTORS: LazyLock<Arc<Connectors>> = LazyLock::new(Arc::default);
     BackendProbe::new(Arc::clone(&CONNECTORS), Arc::new(spec), settings)
-}
-
-fn spec(address: SocketAddr) -> BackendSpec {
-    BackendSpec {
-        name: "a1".to_owned(),
-        address: Address { host: address.ip().to_string(), port: address.port() },
-        route: "a1".to_owned(),
-        weight: 1,
-        backup: false,
-        max_connections: None,
-        tls: None,
-        protocol: Protocol::Http1,
-    }
 }
 
 async fn check(manner: Manner, expected: ProbeAnswer, words: &str) {

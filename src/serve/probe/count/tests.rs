@@ -3,26 +3,13 @@
 use std::sync::LazyLock;
 
 use super::*;
-use crate::model::settings::{Address, CountFormat};
-use crate::serve::probe::stub::{Manner, Stub, refused};
+use crate::model::settings::CountFormat;
+use crate::serve::probe::stub::{Manner, Stub, refused, spec};
 
 const SOON: Duration = Duration::from_millis(600);
 
 const HEAD: &str =
     "OK - Session information for application at context path [/shop]\nDefault maximum session inactive interval is [30] minutes\n";
-
-fn spec(address: SocketAddr) -> BackendSpec {
-    BackendSpec {
-        name: "a1".to_owned(),
-        address: Address { host: address.ip().to_string(), port: address.port() },
-        route: "a1".to_owned(),
-        weight: 1,
-        backup: false,
-        max_connections: None,
-        tls: None,
-        protocol: Protocol::Http1,
-    }
-}
 
 fn probe(user_file: Option<&str>) -> CountProbe {
     let user_file = user_file.map(str::to_owned);
