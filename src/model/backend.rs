@@ -9,6 +9,7 @@ use super::admission::{Admission, Health, Intent, ReleaseState};
 use super::count::CountFaults;
 use super::gate::Gate;
 use super::ledger::Counts;
+use super::memory::BackendMemory;
 use super::settings::BackendSpec;
 use super::tally::BackendTally;
 use super::time::Time;
@@ -41,6 +42,8 @@ pub struct Live {
     pub count_faults: CountFaults,
     /// When we began to see its traffic: sessions older than this may be unknown to the ledger.
     pub since: Time,
+    /// What a process before had found of its health; `Untested` if there was none.
+    pub last_health: Health,
     address: RwLock<Option<SocketAddr>>,
     up_since: AtomicU64,
     incarnation: AtomicU32,
@@ -80,6 +83,7 @@ impl Live {
             tally: BackendTally::default(),
             count_faults: CountFaults::default(),
             since: now,
+            last_health: Health::Untested,
             address: RwLock::new(spec.address.literal()),
             up_since: AtomicU64::new(0),
             incarnation: AtomicU32::new(1),
@@ -91,6 +95,17 @@ impl Live {
             evicts_at: AtomicU64::new(0),
             counted: Mutex::default(),
         }
+    }
+
+    /// A backend that a process before knew. Its health is to be found again.
+    pub fn recall(memory: &BackendMemory, state: ReleaseState) -> Live {
+        let live = Live { last_health: memory.health, ..Live::new(&memory.spec, state, memory.since) };
+        live.gate.set_intent(memory.intent);
+        if memory.fenced {
+            live.gate.close_again();
+        }
+        live.incarnation.store(memory.incarnation.max(1), Ordering::Relaxed);
+        live
     }
 
     /// Where to connect; `None` while a host name has not been resolved.

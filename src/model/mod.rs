@@ -15,6 +15,7 @@ pub mod gate;
 pub mod health;
 pub mod identity;
 pub mod ledger;
+pub mod memory;
 pub mod octets;
 pub mod path_map;
 pub mod pin;

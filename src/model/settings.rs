@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 mod webhook;
 
@@ -56,7 +57,7 @@ pub struct ReleaseSpec {
 }
 
 /// One address that serves a release.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendSpec {
     /// Unique in the release, at most 64 bytes.
     pub name: String,
@@ -77,7 +78,7 @@ pub struct BackendSpec {
 }
 
 /// Host and port of a backend. A literal IP never needs the resolver; a name is resolved by the prober, never by a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     /// As written: `10.0.0.5`, `tomcat.internal`, or `::1` without brackets.
     pub host: String,
@@ -99,7 +100,7 @@ impl std::fmt::Display for Address {
 }
 
 /// TLS towards a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendTls {
     /// Name sent by SNI and checked in the certificate; the address's host unless configured.
     pub server_name: Option<String>,
@@ -108,7 +109,8 @@ pub struct BackendTls {
 }
 
 /// HTTP version towards a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
@@ -451,7 +453,8 @@ impl Default for DrainSettings {
 }
 
 /// What a drain's deadline does with the sessions that are left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DrainThen {
     /// Nothing; the drain goes on.
     #[default]

@@ -4,8 +4,10 @@
 //! snapshot without it.
 
 mod evictions;
+mod memory;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use self::evictions::Eviction;
+pub use self::memory::DrainBook;
 use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
@@ -39,6 +42,7 @@ pub struct Control {
     view: ArcSwap<View>,
     clock: Clock,
     inner: Mutex<Inner>,
+    generation: AtomicU64,
     forecasts: Forecasts,
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
@@ -82,6 +86,7 @@ impl Control {
             view: ArcSwap::from_pointee(View::default()),
             clock,
             inner: Mutex::default(),
+            generation: AtomicU64::new(0),
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
@@ -133,7 +138,9 @@ impl Control {
             app.ledger.evict(slots, None, usize::MAX, now);
         }
         self.supersede(inner, &applied.superseded, &before, owner, now);
-        Ok(self.follow_drains(inner, &applied, change, owner, order, now))
+        let drains = self.follow_drains(inner, &applied, change, owner, order, now);
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(drains)
     }
 
     /// Ends the drains of these targets; `before` is the view in which those that were removed still are.
@@ -192,6 +199,7 @@ impl Control {
             inner.events.pop_front();
         }
         inner.events.push_back(event.clone());
+        self.generation.fetch_add(1, Ordering::Release);
         // Nobody listening is no error.
         drop(self.news.send(event));
     }

@@ -195,7 +195,7 @@ fn load_apps(config: &Config) -> Result<Vec<NewApp>, SecretError> {
         let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
         // Made now, so that whoever is to check signatures finds it.
         secrets::make_webhook_key(&config.state.directory, &spec.name, &spec.settings.drain)?;
-        Ok(NewApp { spec: spec.clone(), keyring, hash })
+        Ok(NewApp { spec: spec.clone(), keyring, hash, memory: None })
     };
     config.apps.iter().map(load).collect()
 }

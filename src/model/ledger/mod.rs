@@ -39,6 +39,7 @@ mod survey;
 mod tests;
 mod wheel;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alias::Aliases;
@@ -133,6 +134,7 @@ pub struct Ledger {
     learned: Mutex<Learned>,
     room: Arc<Room>,
     clock: Clock,
+    unsaved: AtomicBool,
 }
 
 impl Ledger {
@@ -145,7 +147,7 @@ impl Ledger {
         let (room, clock, spare) = (Arc::new(Room::new(&rules)), Clock { epoch }, Arc::default());
         let shard = || Mutex::new(Shard::new(Spans::from(&rules), clock, Arc::clone(&room), Arc::clone(&spare)));
         let shards = std::iter::repeat_with(shard).take(shards).collect();
-        Ledger { shards, aliases: Mutex::default(), learned: Mutex::default(), room, clock }
+        Ledger { shards, aliases: Mutex::default(), learned: Mutex::default(), room, clock, unsaved: AtomicBool::new(false) }
     }
 
     /// Makes `counts` those of backend `slot`. To be done before the slot's first session; the first registration of a
@@ -368,6 +370,16 @@ impl Ledger {
     /// confident.
     pub fn adoption_capped(&self) -> bool {
         self.room.unsigned_capped()
+    }
+
+    /// Whether what happens here can at present not be written down, so that a process after this one would not know of it.
+    pub fn unsaved(&self) -> bool {
+        self.unsaved.load(Ordering::Acquire)
+    }
+
+    /// What whoever writes it down says of that.
+    pub fn set_unsaved(&self, unsaved: bool) {
+        self.unsaved.store(unsaved, Ordering::Release);
     }
 
     /// Bytes allocated for entries, their index and their timers.

@@ -50,8 +50,12 @@ fn loaded_control(idle_timeout: Duration) -> Arc<Control> {
         current: Current::Release("v41".to_owned()),
         releases: vec![release("v41", &[("a1", 8081), ("a2", 8082)]), release("v42", &[("b1", 9081)])],
     };
-    let app =
-        NewApp { spec, keyring: Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap()), hash: Arc::new(KeyedHash::new([7; 16])) };
+    let app = NewApp {
+        spec,
+        keyring: Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap()),
+        hash: Arc::new(KeyedHash::new([7; 16])),
+        memory: None,
+    };
     control.apply(&Change::Load(vec![app]), Owner::Config, DrainOrder::default()).unwrap();
     up(&control, &["v41", "v42"]);
     Arc::new(control)

@@ -15,7 +15,7 @@ fn control(drawn: &str) -> Control {
     let mut settings = Settings::default();
     settings.session.idle_timeout = Duration::from_millis(1);
     let keyring = Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap());
-    let app = NewApp { spec: sketch::app("shop", drawn, settings), keyring, hash: Arc::new(KeyedHash::new([7; 16])) };
+    let app = NewApp { spec: sketch::app("shop", drawn, settings), keyring, hash: Arc::new(KeyedHash::new([7; 16])), memory: None };
     let control = Control::new(Clock::start());
     control.apply(&Change::Load(vec![app]), Owner::Config, DrainOrder::default()).unwrap();
     for backend in control.view().apps[0].backends.iter().flatten() {

@@ -93,9 +93,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Goes on from the health that the backend's gate shows.
+    /// Goes on from the health that the backend's gate shows; of one not tested yet, from what a process before had found.
     pub fn new(control: Arc<Control>, live: Arc<Live>, subject: Subject) -> Watch {
-        let track = Mutex::new(HealthTrack::resume(live.gate.read().health));
+        let track = Mutex::new(match live.gate.read().health {
+            Health::Untested => HealthTrack::recall(live.last_health),
+            health => HealthTrack::resume(health),
+        });
         Watch { control, live, subject: Mutex::new(subject), track, wake: Notify::new(), probed: watch::Sender::new(false) }
     }
 
