@@ -16,6 +16,7 @@ pub mod remembered;
 pub mod secrets;
 mod server;
 pub mod transport;
+pub mod upgrade;
 pub mod webhook;
 
 pub use server::{Server, StartError};
