@@ -7,7 +7,7 @@ mod evictions;
 mod memory;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub struct Control {
     clock: Clock,
     inner: Mutex<Inner>,
     generation: AtomicU64,
+    frozen: AtomicBool,
     forecasts: Forecasts,
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
@@ -87,6 +88,7 @@ impl Control {
             clock,
             inner: Mutex::default(),
             generation: AtomicU64::new(0),
+            frozen: AtomicBool::new(false),
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
@@ -124,7 +126,25 @@ impl Control {
     /// [`Refused`]: nothing was changed.
     pub fn apply(&self, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
         let mut inner = self.lock();
+        self.thawed()?;
         self.apply_locked(&mut inner, change, owner, order)
+    }
+
+    /// While another process takes over, what it was handed must stay true: no order is taken, and drains do not move on. Sessions
+    /// and health go on changing.
+    pub fn freeze(&self, frozen: bool) {
+        // Under the lock: whoever holds it finishes an order that was taken before.
+        let _order = self.lock();
+        self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// # Errors
+    /// Another process is taking over.
+    fn thawed(&self) -> Result<(), Refused> {
+        if !self.frozen.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Refused::new(RefusedKind::Conflict, "an upgrade is under way", "nothing was changed: try again in a few seconds"))
     }
 
     fn apply_locked(&self, inner: &mut Inner, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
@@ -241,6 +261,7 @@ impl Control {
     pub fn cancel(&self, id: u64) -> Result<Drain, Refused> {
         let now = self.now();
         let mut inner = self.lock();
+        self.thawed()?;
         let Some(drain) = inner.drains.iter_mut().find(|d| d.id == id) else {
             let what = format!("drain 'd{id}' does not exist");
             return Err(Refused { kind: RefusedKind::NotFound, what, remedy: "see tidegate status".to_owned() });
@@ -299,6 +320,9 @@ impl Control {
         }
         for (backend, count) in self.tunnels.close_outliving(&self.view(), now) {
             self.note(Owner::Controller, &backend, format!("tunnels closed whose session is over: {count}"));
+        }
+        if self.frozen.load(Ordering::Acquire) {
+            return;
         }
         self.work_off_evictions();
         self.meet_deadlines(now);

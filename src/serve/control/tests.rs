@@ -228,3 +228,25 @@ fn an_outlook_is_remembered_for_a_moment() {
     open_session(&control, 2);
     assert_eq!(control.outlook(&drain), first);
 }
+
+#[test]
+fn while_another_process_takes_over_no_order_is_taken_and_no_drain_moves() {
+    let control = control("v1:a1 >v2:b1");
+    control.freeze(true);
+    for refused in [
+        promote(&control, "v1", None).map(drop),
+        order(&control, "shop/v2/b1", Intent::Maintain).map(drop),
+        control.cancel(1).map(drop),
+        control.evict(&Target::parse("shop/v1").unwrap(), None).map(drop),
+    ] {
+        assert_eq!(refused.expect_err("frozen").what, "an upgrade is under way");
+    }
+    let before = control.drains()[0].state;
+    for _ in 0..4 {
+        std::thread::yield_now();
+        control.tick();
+    }
+    assert_eq!(control.drains()[0].state, before);
+    control.freeze(false);
+    promote(&control, "v1", None).expect("it goes on");
+}
