@@ -9,6 +9,9 @@ use super::Named;
 pub struct Status {
     /// Of the process that answers.
     pub version: String,
+    /// Told to stop: not ready any more, and gone when the exchanges under way are through.
+    #[serde(default)]
+    pub stopping: bool,
     /// In the order of the configuration file.
     pub apps: Named<AppStatus>,
     /// All that are remembered, oldest first.

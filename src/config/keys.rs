@@ -40,6 +40,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server", Section, "The process."),
     key("server.threads", Default("null"), "Worker threads; null: one per core."),
     key("server.grace_period", Default("30s"), "SIGTERM: longest wait for exchanges under way; ends at once when none is left."),
+    key("server.lame_duck", Default("0s"), "SIGTERM: how long /readyz says 503 while clients are still accepted, so that whoever sends them sends them elsewhere."),
     key("server.header_timeout", Default("10s"), "Longest time a client may take to send the header of a request."),
     key("server.access_log", Section, "One line per exchange; null: none."),
     key("server.access_log.path", Default("stdout"), "stdout, stderr or a file, which USR1 reopens."),

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -39,6 +39,7 @@ pub struct Operator {
     pub address: Option<SocketAddr>,
     /// The file that holds the token.
     pub token_file: PathBuf,
+    stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     threads: Runtime,
 }
@@ -56,11 +57,13 @@ impl Operator {
         let listener = threads.block_on(AdminListener::bind(&config.admin.address))?;
         let address = listener.local_addr();
         let (stop, stopped) = watch::channel(false);
+        let stopping = Arc::new(AtomicBool::new(false));
         let explained = Arc::clone(&control);
         let exported = (Arc::clone(&control), config.clone());
         let admin = Admin {
             control,
             ready,
+            stopping: Arc::clone(&stopping),
             explain: Box::new(move |app, target, headers| match explained.view().app(app) {
                 Some(app) => report(app, target, headers, &explained),
                 None => ExplainReport::default(),
@@ -77,12 +80,17 @@ impl Operator {
             AdminAddress::Tcp(asked) => log::info!("admin address http://{}", address.unwrap_or(*asked)),
             AdminAddress::Unix(path) => log::info!("admin address unix:{}", path.display()),
         }
-        Ok(Operator { address, token_file, stop, threads })
+        Ok(Operator { address, token_file, stopping, stop, threads })
     }
 
     /// Runs a task beside it, away from the workers that serve clients.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.threads.spawn(task));
+    }
+
+    /// The status document says from now on that the process stops; everything goes on being answered.
+    pub fn announce_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
     }
 
     /// Ends it; event streams are closed.

@@ -62,6 +62,8 @@ pub struct Admin {
     pub control: Arc<Control>,
     /// Whether `/readyz` says so: false while starting and stopping.
     pub ready: Arc<AtomicBool>,
+    /// Whether the process has been told to stop: it then ends when the exchanges under way do.
+    pub stopping: Arc<AtomicBool>,
     /// The request path's own view of a request.
     pub explain: Box<Explain>,
     /// The configuration's way back to YAML.

@@ -87,6 +87,7 @@ fn admin(control: &Arc<Control>) -> (Arc<Admin>, watch::Sender<bool>) {
     let admin = Admin {
         control: Arc::clone(control),
         ready: Arc::new(AtomicBool::new(false)),
+        stopping: Arc::default(),
         explain: Box::new(explain),
         export: Box::new(|| "apps: {}\n".to_owned()),
         stop: stopped,
