@@ -97,7 +97,7 @@ impl Server {
         }
         let stop = Stop::new();
         let ready = Arc::new(AtomicBool::new(false));
-        let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready))?;
+        let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready), None)?;
         let prober = {
             let _within = workers.enter();
             Prober::start(Arc::clone(&control))

@@ -44,6 +44,7 @@ pub use crate::serve::date::rfc3339;
 pub use access::{Access, Token};
 pub(crate) use document::drain as drain_document;
 pub use listen::AdminListener;
+use listen::Pausable;
 
 /// Largest body of an order: a staged release with a thousand backends fits.
 const BODY_MAX: usize = 64 * 1024;
@@ -70,6 +71,8 @@ pub struct Admin {
     pub export: Box<Export>,
     /// True when the process stops: event streams end, idle connections close.
     pub stop: watch::Receiver<bool>,
+    /// True while nobody is accepted, since another process may be about to answer here.
+    pub paused: watch::Receiver<bool>,
 }
 
 /// Serves until `admin.stop` says true and the exchanges under way have ended, or had [`LEAVING`] to do so.
@@ -77,12 +80,12 @@ pub struct Admin {
 /// # Errors
 /// Accepting failed for good.
 pub async fn serve(listener: AdminListener, access: Access, admin: Arc<Admin>) -> io::Result<()> {
-    let (stop, late) = (stopped(admin.stop.clone()), stopped(admin.stop.clone()));
+    let (stop, late, paused) = (stopped(admin.stop.clone()), stopped(admin.stop.clone()), admin.paused.clone());
     let router = router(access, admin);
     let serving = async move {
         match listener {
-            AdminListener::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
-            AdminListener::Unix(listener, _file) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
+            AdminListener::Tcp(listener) => axum::serve(Pausable::new(listener, paused), router).with_graceful_shutdown(stop).await,
+            AdminListener::Unix(listener, _file) => axum::serve(Pausable::new(listener, paused), router).with_graceful_shutdown(stop).await,
         }
     };
     tokio::select! {
