@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::model::session_key::SessionKey;
 
+use super::journal::Renamings;
 use super::rules::{ALIAS_TICKS, Now};
 
 /// Aliases per session beyond which the oldest idle ones go: an application that renames at every request.
@@ -28,6 +29,8 @@ pub(super) struct Aliases {
     of: HashMap<SessionKey, Vec<SessionKey>>,
     /// In the order of their ends; may name aliases that are gone.
     queue: VecDeque<(u32, SessionKey)>,
+    /// For whoever keeps a copy of the ledger.
+    pub renamings: Renamings,
 }
 
 impl Aliases {

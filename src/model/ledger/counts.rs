@@ -84,7 +84,7 @@ impl LossCause {
 
 /// Sessions of one backend.
 ///
-/// Always true when nothing is under way: `born + adopted + arrived = live + unconfirmed + every ended`, and
+/// Always true when nothing is under way: `born + adopted + arrived + restored = live + unconfirmed + every ended`, and
 /// `every lost = ended(Lost) + ended(Evicted)`.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -95,6 +95,7 @@ pub struct Counts {
     born: AtomicU64,
     adopted: AtomicU64,
     arrived: AtomicU64,
+    restored: AtomicU64,
     rotated: AtomicU64,
     ended: [AtomicU64; EndReason::ALL.len()],
     lost: [AtomicU64; LossCause::ALL.len()],
@@ -147,6 +148,11 @@ impl Counts {
     /// Sessions relocated here from another backend.
     pub fn arrived(&self) -> u64 {
         self.arrived.load(Relaxed)
+    }
+
+    /// Sessions that an earlier run or another process made known.
+    pub fn restored(&self) -> u64 {
+        self.restored.load(Relaxed)
     }
 
     /// Renamings of a session.
@@ -214,6 +220,10 @@ impl Counts {
 
     pub(super) fn count_arrived(&self) {
         self.arrived.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_restored(&self) {
+        self.restored.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_rotated(&self) {

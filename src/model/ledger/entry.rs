@@ -6,6 +6,7 @@ use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 
 use super::counts::{EndReason, Gauge};
+use super::journal::Waits;
 use super::room::Shelf;
 use super::rules::Spans;
 use super::slab::NIL;
@@ -75,6 +76,10 @@ pub struct Record {
     pub key: SessionKey,
     /// Everything known about it; `alias` is false.
     pub found: Found,
+    /// Last touch on a foreground path.
+    pub foreground: Time,
+    /// It was adopted without a signed pin, and counts towards that cap.
+    pub unsigned: bool,
 }
 
 /// Neighbours in an intrusive list of one shard; [`NIL`] at the ends.
@@ -121,6 +126,8 @@ pub(super) struct Entry {
     pub unsigned: bool,
     /// Of an evicted session: its client knows.
     pub told: bool,
+    /// Whether it waits in the journal.
+    pub waits: Waits,
     /// The place is free; nothing else in it is valid.
     pub vacant: bool,
 }
@@ -154,6 +161,7 @@ impl Entry {
             engaged: false,
             unsigned: false,
             told: false,
+            waits: Waits::No,
             vacant: false,
         }
     }
@@ -161,7 +169,13 @@ impl Entry {
     /// The same place with a new session; exchanges that still carry the id stay counted.
     pub fn reborn(&mut self, slot: u32, scope: u32, stamp: u32) {
         let fresh = Entry::newborn(self.key, slot, scope, stamp);
-        *self = Entry { open: self.open, borrowed: self.borrowed, due: self.due, timer: self.timer, queue: self.queue, ..fresh };
+        *self = self.content(&fresh);
+    }
+
+    /// This place, its exchanges under way and its lists, with what is known of the id as `known` has it.
+    pub fn content(&self, known: &Entry) -> Entry {
+        let Entry { key, open, borrowed, due, timer, queue, waits, .. } = *self;
+        Entry { key, open, borrowed, due, timer, queue, waits, ..*known }
     }
 
     pub fn is_live(&self) -> bool {

@@ -14,8 +14,10 @@
 //! |---|---|
 //! | `alias` | older ids of renamed sessions |
 //! | `counts` | gauges and totals per backend |
+//! | `elsewhere` | what an earlier run or another process knows |
 //! | `future` | what is to be expected of live sessions |
 //! | `entry` | what is known of one id, and its deadlines |
+//! | `journal` | what has changed, for those who keep a copy |
 //! | `recent` | how a total has grown of late |
 //! | `room` | how full the ledger is |
 //! | `rotation` | an answer to one id sets another |
@@ -26,8 +28,10 @@
 
 mod alias;
 mod counts;
+mod elsewhere;
 mod entry;
 mod future;
+mod journal;
 mod recent;
 mod room;
 mod rotation;
@@ -39,7 +43,7 @@ mod survey;
 mod tests;
 mod wheel;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alias::Aliases;
@@ -47,6 +51,7 @@ pub use self::counts::{Counts, EndReason, LossCause};
 pub use self::entry::{Found, Listed, Record, Standing};
 pub use self::future::Future;
 use self::future::Learned;
+pub use self::journal::{Noted, Notes, Origin, Page};
 use self::room::{Room, Shelf};
 pub use self::rotation::Rotated;
 pub use self::rules::Rules;
@@ -135,19 +140,22 @@ pub struct Ledger {
     room: Arc<Room>,
     clock: Clock,
     unsaved: AtomicBool,
+    /// When it was last looked for exchanges under way.
+    looked: AtomicU32,
 }
 
 impl Ledger {
-    /// An empty ledger that can tell times from `epoch` on, for 13 years; earlier times count as `epoch`.
-    pub fn new(rules: Rules, epoch: Time) -> Ledger {
-        Ledger::with_shards(SHARDS, rules, epoch)
+    /// An empty ledger that can tell times from a year before `now` on, for 12 years; earlier ones count as that.
+    pub fn new(rules: Rules, now: Time) -> Ledger {
+        Ledger::with_shards(SHARDS, rules, Clock::reaching_back_from(now).epoch)
     }
 
     fn with_shards(shards: usize, rules: Rules, epoch: Time) -> Ledger {
         let (room, clock, spare) = (Arc::new(Room::new(&rules)), Clock { epoch }, Arc::default());
         let shard = || Mutex::new(Shard::new(Spans::from(&rules), clock, Arc::clone(&room), Arc::clone(&spare)));
         let shards = std::iter::repeat_with(shard).take(shards).collect();
-        Ledger { shards, aliases: Mutex::default(), learned: Mutex::default(), room, clock, unsaved: AtomicBool::new(false) }
+        let (aliases, learned, unsaved, looked) = Default::default();
+        Ledger { shards, aliases, learned, room, clock, unsaved, looked }
     }
 
     /// Makes `counts` those of backend `slot`. To be done before the slot's first session; the first registration of a
@@ -164,7 +172,7 @@ impl Ledger {
         let now = self.clock.now(now);
         self.room.set_rules(&rules);
         for shard in &self.shards {
-            lock(shard).spans = Spans::from(&rules);
+            lock(shard).set_spans(Spans::from(&rules));
         }
         self.visit(|shard, i| shard.rearm(i, now));
         while self.room.entries() > self.room.capacity() && self.drop_one(&Shelf::ALL, 0, now) {}

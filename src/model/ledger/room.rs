@@ -82,6 +82,16 @@ impl Room {
         self.entries.fetch_add(1, SeqCst);
     }
 
+    /// Takes one place whether there is one or not: nobody loses a session because the bound was lowered between two runs.
+    pub fn reserve_beyond(&self) {
+        self.entries.fetch_add(1, SeqCst);
+    }
+
+    /// The same under the cap on unsigned adoption.
+    pub fn reserve_unsigned_beyond(&self) {
+        self.unsigned.fetch_add(1, SeqCst);
+    }
+
     pub fn release(&self) {
         self.entries.fetch_sub(1, SeqCst);
     }

@@ -11,6 +11,7 @@ use crate::model::time::Time;
 use super::alias::Aliases;
 use super::counts::{EndReason, LossCause};
 use super::entry::Entry;
+use super::journal::Origin;
 use super::rules::Now;
 use super::{Born, Ledger, lock};
 
@@ -51,7 +52,7 @@ impl Ledger {
         match self.judge(&aliases, name, new, slot, scope, silent, now) {
             Verdict::Same => Rotated::Renamed,
             Verdict::Renamed(session) => {
-                self.rename(&mut aliases, session, new, scope, now);
+                self.rename(&mut aliases, session, new, scope, Origin::Here, now);
                 Rotated::Renamed
             }
             Verdict::Replaced => Rotated::Replaced(self.bear(&mut aliases, new, slot, scope, now)),
@@ -94,7 +95,8 @@ impl Ledger {
         Verdict::Renamed(shard.take(i))
     }
 
-    fn rename(&self, aliases: &mut Aliases, mut session: Entry, new: SessionKey, scope: u32, now: Now) {
+    /// `session` was taken out under its old name.
+    pub(super) fn rename(&self, aliases: &mut Aliases, mut session: Entry, new: SessionKey, scope: u32, origin: Origin, now: Now) {
         let old = session.key;
         let named = session.open;
         let mut carried = 0;
@@ -111,11 +113,18 @@ impl Ledger {
         }
         {
             let mut shard = self.shard(&new);
-            shard.counts(session.slot).count_rotated();
+            if origin == Origin::Here {
+                shard.counts(session.slot).count_rotated();
+                session.touch(now.stamp);
+                aliases.renamings.note(old, new);
+            }
             let known = shard.lookup(&new, now);
             let is_here = |i: &u32| shard.slab.at(*i).is_live() && shard.slab.at(*i).slot == session.slot;
             if let Some(i) = known.filter(is_here) {
-                shard.merge(&session, i, now);
+                match origin {
+                    Origin::Here => shard.merge(&session, i, now),
+                    Origin::There => shard.as_told(|shard| shard.merge(&session, i, now)),
+                }
             } else {
                 if let Some(i) = known {
                     shard.end(i, EndReason::Lost, Some(LossCause::Failover), 0, now);
@@ -124,8 +133,10 @@ impl Ledger {
                 session.borrowed = session.borrowed.saturating_add(named);
                 session.open = carried;
                 session.scope = if scope == 0 { session.scope } else { scope };
-                session.touch(now.stamp);
-                shard.put(session, known, now);
+                match origin {
+                    Origin::Here => shard.put(session, known, now),
+                    Origin::There => shard.as_told(|shard| shard.put(session, known, now)),
+                }
             }
         }
         aliases.rename(old, new, named, now);

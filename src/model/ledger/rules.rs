@@ -77,6 +77,14 @@ impl From<&Rules> for Spans {
     }
 }
 
+impl Spans {
+    /// Stamps that differ in higher bits only matter to whoever keeps a copy: the largest power of two within a sixteenth of
+    /// the idle timeout.
+    pub fn bucket_bits(&self) -> u32 {
+        (self.idle / 16).max(1).ilog2()
+    }
+}
+
 /// A span in ticks, rounded up.
 fn ticks(span: Duration) -> u32 {
     u32::try_from(span.as_millis().div_ceil(u128::from(TICK_MS))).unwrap_or(u32::MAX)
@@ -98,6 +106,14 @@ pub(super) struct Now {
 }
 
 impl Clock {
+    /// Sessions of an earlier run are older than this one. In steps of 39 days, so that two runs, or two processes, have the
+    /// same ticks and buckets: what is handed from one to the other and back creeps neither up nor down.
+    pub fn reaching_back_from(now: Time) -> Clock {
+        const STEP: u64 = TICK_MS << 25;
+        let year = Duration::from_secs(365 * 24 * 3600);
+        Clock { epoch: Time((now - year).0 / STEP * STEP) }
+    }
+
     pub fn now(self, now: Time) -> Now {
         let ms = now.0.saturating_sub(self.epoch.0);
         let narrow = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX - 1);

@@ -18,6 +18,7 @@ use crate::model::time::Time;
 use self::shelves::Queue;
 use super::counts::{Counts, EndReason, Gauge, LossCause};
 use super::entry::{Entry, Event, Links, Standing};
+use super::journal::{Journal, Waits};
 use super::room::{Room, Shelf};
 use super::rules::{Clock, Now, Spans};
 use super::slab::{NIL, Slab};
@@ -37,9 +38,10 @@ pub(super) struct Shard {
     spare: Arc<Counts>,
     /// What forecasts learn from.
     pub harvest: Harvest,
+    pub journal: Journal,
     pub spans: Spans,
     pub clock: Clock,
-    room: Arc<Room>,
+    pub room: Arc<Room>,
 }
 
 impl Shard {
@@ -52,6 +54,7 @@ impl Shard {
             counts: Vec::new(),
             spare,
             harvest: Harvest::default(),
+            journal: Journal::default(),
             spans,
             clock,
             room,
@@ -65,6 +68,13 @@ impl Shard {
         }
         if let Some(known) = self.counts.get_mut(place) {
             known.get_or_insert(counts);
+        }
+    }
+
+    pub fn set_spans(&mut self, spans: Spans) {
+        self.spans = spans;
+        if self.journal.is_kept() {
+            self.journal.keep(&spans);
         }
     }
 
@@ -95,7 +105,7 @@ impl Shard {
         // The short way is the usual one: nothing changes but times and the number of exchanges.
         match entry.gauge() {
             Gauge::Nowhere | Gauge::Candidate => return false,
-            Gauge::Engaged if attention == Attention::Foreground && engaged_for > 0 => open(entry),
+            Gauge::Engaged if attention == Attention::Foreground && engaged_for > 0 => self.briefly(i, open),
             _ => self.change(i, now, open),
         }
         true
@@ -111,7 +121,7 @@ impl Shard {
         };
         let entry = self.slab.at_mut(i);
         if entry.standing == (Standing::Live { confirmed: true }) {
-            close(entry);
+            self.briefly(i, close);
         } else {
             // The last one out puts the entry on its shelf.
             self.change(i, now, close);
@@ -128,10 +138,12 @@ impl Shard {
         let entry = self.slab.at_mut(i);
         let born = match entry.is_live() {
             true if entry.slot == slot => {
-                entry.touch(now.stamp);
-                if entry.scope == 0 {
-                    entry.scope = scope;
-                }
+                self.briefly(i, |entry| {
+                    entry.touch(now.stamp);
+                    if entry.scope == 0 {
+                        entry.scope = scope;
+                    }
+                });
                 return Born::Known;
             }
             true => {
@@ -335,12 +347,13 @@ impl Shard {
             found.remove();
         }
         self.slab.remove(i);
+        self.journal.removed(entry.key);
         entry
     }
 
     /// Puts a session that was taken in under its new name, in place of the entry `i` that is not live.
     pub fn put(&mut self, session: Entry, i: Option<u32>, now: Now) {
-        let mut session = Entry { due: super::entry::UNARMED, timer: Links::NONE, queue: Links::NONE, ..session };
+        let mut session = Entry { due: super::entry::UNARMED, timer: Links::NONE, queue: Links::NONE, waits: Waits::No, ..session };
         if let Some(i) = i {
             let former = self.slab.at(i);
             session.open = session.open.saturating_add(former.open);
@@ -377,7 +390,7 @@ impl Shard {
         self.index.allocation_size() + self.slab.bytes() + self.wheel.bytes() + self.counts.capacity() * size_of::<usize>()
     }
 
-    fn insert(&mut self, entry: Entry, now: Now) {
+    pub fn insert(&mut self, entry: Entry, now: Now) {
         self.counts(entry.slot).shift(Gauge::Nowhere, entry.gauge());
         self.place(entry, now);
     }
@@ -389,10 +402,11 @@ impl Shard {
         self.index.insert_unique(hash(&key), i, |&j| hash(&slab.at(j).key));
         self.enqueue(i, shelf);
         self.arm(i, now);
+        self.journal.changed(&mut self.slab, i);
     }
 
     /// Drops an entry that is not live.
-    fn remove(&mut self, i: u32) {
+    pub fn remove(&mut self, i: u32) {
         let entry = self.take(i);
         debug_assert!(!entry.is_live(), "what is dropped was counted out");
         self.counts(entry.slot).shift(entry.gauge(), Gauge::Nowhere);
@@ -422,7 +436,7 @@ impl Shard {
     }
 
     /// The one way in which an entry changes what it is counted as.
-    fn change(&mut self, i: u32, now: Now, alter: impl FnOnce(&mut Entry)) {
+    pub fn change(&mut self, i: u32, now: Now, alter: impl FnOnce(&mut Entry)) {
         let entry = self.slab.at_mut(i);
         let (slot, gauge, shelf, unsigned) = (entry.slot, entry.gauge(), entry.shelf(), entry.unsigned);
         alter(entry);
@@ -441,6 +455,19 @@ impl Shard {
             self.enqueue(i, new_shelf);
         }
         self.arm(i, now);
+        self.journal.changed(&mut self.slab, i);
+    }
+
+    /// The short way: only times and the number of exchanges change, and nothing is counted otherwise.
+    #[inline]
+    fn briefly(&mut self, i: u32, alter: impl FnOnce(&mut Entry)) {
+        let entry = self.slab.at_mut(i);
+        let (seen, foreground) = (entry.seen, entry.foreground);
+        alter(entry);
+        let parts = self.journal.parts(seen, entry.seen) | self.journal.parts(foreground, entry.foreground);
+        if parts {
+            self.journal.changed(&mut self.slab, i);
+        }
     }
 
     /// Makes sure that the wheel looks at entry `i` no later than its next deadline.

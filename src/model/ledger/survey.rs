@@ -145,7 +145,7 @@ impl Ledger {
     /// Every entry, for persistence. `look` runs under a shard's lock: it must not call the ledger.
     pub fn for_each(&self, mut look: impl FnMut(&Record)) {
         self.each(|entry, _| {
-            look(&Record { key: entry.key, found: entry.found(self.clock) });
+            look(&entry.record(self.clock));
             ControlFlow::Continue(())
         });
     }

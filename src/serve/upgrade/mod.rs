@@ -6,6 +6,10 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `link` | sessions that either learns of during the overlap |
+//! | `packed` | sessions in bytes |
 //! | `wire` | what the two say to each other |
 
+pub mod link;
+mod packed;
 pub mod wire;

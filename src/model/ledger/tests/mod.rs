@@ -2,6 +2,7 @@
 //! model.
 
 mod bounds;
+mod copies;
 mod model;
 mod simulation;
 mod stories;
@@ -64,7 +65,7 @@ fn audit(ledger: &Ledger, counts: &[Arc<Counts>]) {
         let recount = audit.gauges.get(&(slot as u32)).copied().unwrap_or_default();
         assert_eq!([counts.engaged(), counts.kept_alive(), counts.unconfirmed(), counts.candidates()], recount, "gauges of slot {slot}");
         let ended: u64 = EndReason::ALL.iter().map(|&reason| counts.ended(reason)).sum();
-        let came = counts.born() + counts.adopted() + counts.arrived();
+        let came = counts.born() + counts.adopted() + counts.arrived() + counts.restored();
         assert_eq!(came, counts.live() + counts.unconfirmed() + ended, "who came is here or ended, slot {slot}");
         let lost: u64 = LossCause::ALL.iter().map(|&cause| counts.lost(cause)).sum();
         assert_eq!(lost, counts.ended(EndReason::Lost) + counts.ended(EndReason::Evicted), "losses of slot {slot}");
