@@ -4,6 +4,7 @@
 //! snapshot without it.
 
 mod evictions;
+mod lives;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
