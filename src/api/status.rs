@@ -50,7 +50,7 @@ pub struct BackendStatus {
     /// What follows: `everyone`, `known_sessions`, `preview`, `nobody`.
     pub admission: String,
     /// Which life of its process this is, from 1.
-    pub incarnation: u32,
+    pub incarnation: u64,
     /// Exchanges under way.
     pub in_flight: u64,
     /// Sessions there.

@@ -239,6 +239,10 @@ fn limits(l: &Limits) -> Out {
     queue.differs("size", &l.queue_size, &d.queue_size, |n| Value::from(*n));
     queue.differs("timeout", &l.queue_timeout, &d.queue_timeout, time);
     out.section("queue", queue);
+    let (mut budget, b) = (Out::default(), &l.retry_budget);
+    budget.differs("percent", &b.percent, &d.retry_budget.percent, |n| Value::from(*n));
+    budget.differs("least_per_second", &b.least_per_second, &d.retry_budget.least_per_second, |n| Value::from(*n));
+    out.section("retry_budget", budget);
     out.nullable("max_body", &l.max_body, &d.max_body, |n| text(&format_size(*n)));
     out
 }

@@ -117,6 +117,9 @@ pub(super) const KEYS: &[Key] = &[
     key("apps.*.limits.queue", Section, "Where exchanges wait for a full backend."),
     key("apps.*.limits.queue.size", Default("100"), "Longest queue; 0: none."),
     key("apps.*.limits.queue.timeout", Default("5s"), "Longest wait."),
+    key("apps.*.limits.retry_budget", Section, "How often requests that failed twice are tried again; the first retry is free."),
+    key("apps.*.limits.retry_budget.percent", Default("20"), "Such retries per hundred requests, over 10 s."),
+    key("apps.*.limits.retry_budget.least_per_second", Default("10"), "Such retries in any case."),
     key("apps.*.limits.max_body", Default("null"), "Largest request body, such as 64MiB; null: no limit."),
 
     key("apps.*.timeouts", Section, "Timeouts of an exchange with a backend."),

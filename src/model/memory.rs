@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::{Health, Intent, ReleaseState};
 use super::event::{Event, Owner};
+use super::incarnation::{Instance, LivesMemory};
 use super::settings::{BackendSpec, DrainThen, ReleaseSpec};
 use super::time::Time;
 use super::view::{App, Release};
@@ -57,8 +58,10 @@ pub struct BackendMemory {
     pub health: Health,
     /// A finished drain had closed it.
     pub fenced: bool,
-    /// Which life of its process it was.
-    pub incarnation: u32,
+    /// The lives of its process.
+    pub lives: LivesMemory,
+    /// The last one, where it says so itself: another one that answers later is proof of a restart in between.
+    pub instance: Option<Instance>,
     /// Since when we have seen its traffic.
     pub since: Time,
 }
@@ -149,6 +152,12 @@ impl AppMemory {
             release.promoted = release.promoted.map(&shift);
             for backend in &mut release.backends {
                 backend.since = shift(backend.since);
+                if backend.lives.proven > Time(0) {
+                    (backend.lives.after, backend.lives.proven) = (shift(backend.lives.after), shift(backend.lives.proven));
+                }
+                if let Some(instance) = &mut backend.instance {
+                    instance.seen = shift(instance.seen);
+                }
             }
         }
     }
@@ -163,7 +172,8 @@ impl ReleaseMemory {
                 intent: gate.intent,
                 health: gate.health,
                 fenced: gate.fenced,
-                incarnation: backend.live.incarnation(),
+                lives: backend.live.lives.remember(),
+                instance: backend.live.instance(),
                 since: backend.live.since,
             }
         };

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::retry::RetryRules;
+
 mod webhook;
 
 pub use webhook::WebhookUrl;
@@ -378,13 +380,21 @@ pub struct Limits {
     pub queue_size: u32,
     /// Longest such wait.
     pub queue_timeout: Duration,
+    /// Second and later retries.
+    pub retry_budget: RetryRules,
     /// Largest request body in bytes.
     pub max_body: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_connections: None, queue_size: 100, queue_timeout: Duration::from_secs(5), max_body: None }
+        Limits {
+            max_connections: None,
+            queue_size: 100,
+            queue_timeout: Duration::from_secs(5),
+            retry_budget: RetryRules::default(),
+            max_body: None,
+        }
     }
 }
 

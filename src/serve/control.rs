@@ -4,6 +4,7 @@
 //! snapshot without it.
 
 mod evictions;
+mod lives;
 mod memory;
 
 use std::collections::VecDeque;
@@ -222,6 +223,11 @@ impl Control {
         self.generation.fetch_add(1, Ordering::Release);
         // Nobody listening is no error.
         drop(self.news.send(event));
+    }
+
+    /// Something that is to be remembered changed without an event.
+    pub fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Adds an event of the shell's own, such as a change of health.

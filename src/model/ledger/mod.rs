@@ -320,6 +320,16 @@ impl Ledger {
         self.with(key, now, |shard, i, _| shard.end(i, EndReason::Lost, Some(cause), 0, now)).unwrap_or(false)
     }
 
+    /// The backend in `slot` knows the session: what made that doubtful is settled.
+    pub fn vouch(&self, key: SessionKey, slot: u32, now: Time) {
+        let now = self.clock.now(now);
+        self.with(key, now, |shard, i, _| {
+            if shard.slab.at(i).slot == slot {
+                shard.vouch(i);
+            }
+        });
+    }
+
     /// The live session belongs to backend `to_slot` from now on (`failover: repin`): it ended there as moved and
     /// arrived here. False if it was not live, or here already.
     pub fn relocate(&self, key: SessionKey, to_slot: u32, now: Time) -> bool {

@@ -115,6 +115,7 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
         .route("/drains/{id}", get(tell::drain).delete(order::cancel))
         .route("/intent", post(order::intent))
         .route("/evict", post(order::evict))
+        .route("/lost", post(order::lost))
         .route("/explain", post(order::explain))
         .route("/export", get(tell::export))
         .route("/events", get(tell::events))
