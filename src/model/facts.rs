@@ -146,7 +146,7 @@ fn by_cookie(app: &App, pin: &VerifiedPin, id: Option<&[u8]>) -> PinClaim {
         // Bound to a session that this request does not carry: once a session exists, such a pin is none.
         (Some(_), _) => return PinClaim::None,
     };
-    match app.slot(pin.release(), pin.backend()) {
+    match app.pinned_slot(pin.release(), pin.backend(), pin.issued) {
         Some(slot) => PinClaim::Backend { slot, issued: Some(pin.issued), seen: Some(pin.seen), bound },
         None => PinClaim::Fault(PinResult::Unknown),
     }

@@ -7,6 +7,7 @@
 mod assemble;
 mod intent;
 mod release;
+pub mod reload;
 #[cfg(test)]
 mod tables;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use super::admission::{Intent, ReleaseState};
 use super::backend::Live;
 use super::event::{Event, Owner};
+use super::ledger::{Ledger, Rules};
 use super::pin::Keyring;
 use super::session_key::KeyedHash;
 use super::settings::{AppSpec, ReleaseSpec};
@@ -23,6 +25,7 @@ use super::time::Time;
 use super::view::{App, View};
 
 pub use assemble::NewApp;
+use reload::Reload;
 
 /// What is to change.
 #[derive(Clone)]
@@ -100,6 +103,17 @@ pub enum Change {
         /// The release.
         release: String,
     },
+    /// The file was edited.
+    Reload(Reload),
+    /// A backend whose address left the file is empty, and goes.
+    Retire {
+        /// The app.
+        app: String,
+        /// The release.
+        release: String,
+        /// The name under which it drained.
+        backend: String,
+    },
 }
 
 /// A change that was computed and not yet published.
@@ -116,6 +130,7 @@ pub struct Applied {
     /// Sessions in these slots are evicted.
     pub evict: Vec<(Arc<App>, Vec<u32>)>,
     intents: Vec<(Arc<Live>, Intent)>,
+    rules: Vec<(Arc<Ledger>, Rules, Time)>,
 }
 
 impl Applied {
@@ -129,6 +144,9 @@ impl Applied {
         self.gates(|state| !state.open());
         for (live, intent) in self.intents.iter().filter(|(_, intent)| *intent != Intent::Serve) {
             live.gate.set_intent(*intent);
+        }
+        for (ledger, rules, now) in &self.rules {
+            ledger.set_rules(*rules, *now);
         }
     }
 
@@ -187,6 +205,8 @@ pub fn apply(view: &View, change: &Change, owner: Owner, now: Time) -> Result<Ap
         Change::Settle { app, release, state } => next.settle(app, release, *state)?,
         Change::Stop { app, release, force } => next.stop(app, release, *force)?,
         Change::Remove { app, release } => next.remove(app, release)?,
+        Change::Reload(reload) => return reload::plan(view, reload, owner, now).into_applied(),
+        Change::Retire { app, release, backend } => next.retire(app, release, backend)?,
     }
     Ok(next.applied)
 }
