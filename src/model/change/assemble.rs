@@ -109,11 +109,11 @@ pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState
     }));
 }
 
-/// Gives a backend the next slot. Its release does not list it yet.
+/// Gives a backend the next slot. Its release does not list it yet, and the ledger hears of it when the view is published: a change
+/// that is refused must leave no trace there.
 pub(super) fn add_backend(app: &mut App, release: &Arc<str>, spec: &BackendSpec, state: ReleaseState, now: Time) -> Arc<Backend> {
     let slot = u32::try_from(app.backends.len()).unwrap_or(u32::MAX);
     let live = Arc::new(Live::new(spec, state, now));
-    app.ledger.register(slot, &live.counts);
     let max_connections = spec.max_connections.or(app.settings.limits.max_connections);
     let backend = Backend { slot, release: Arc::clone(release), spec: Arc::new(spec.clone()), max_connections, live, left: None };
     let backend = Arc::new(backend);

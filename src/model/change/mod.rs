@@ -14,7 +14,7 @@ mod tables;
 use std::sync::Arc;
 
 use super::admission::{Intent, ReleaseState};
-use super::backend::Live;
+use super::backend::{Backend, Live};
 use super::event::{Event, Owner};
 use super::ledger::{Ledger, Rules};
 use super::pin::Keyring;
@@ -131,11 +131,15 @@ pub struct Applied {
     pub evict: Vec<(Arc<App>, Vec<u32>)>,
     intents: Vec<(Arc<Live>, Intent)>,
     rules: Vec<(Arc<Ledger>, Rules, Time)>,
+    fresh: Vec<(Arc<Ledger>, Arc<Backend>)>,
 }
 
 impl Applied {
     /// Opens gates, calls `publish` with the new view, then closes gates.
     pub fn commit(&self, publish: impl FnOnce(View)) {
+        for (ledger, backend) in &self.fresh {
+            ledger.register(backend.slot, &backend.live.counts);
+        }
         self.gates(ReleaseState::open);
         for (live, intent) in self.intents.iter().filter(|(_, intent)| *intent == Intent::Serve) {
             live.gate.set_intent(*intent);
@@ -148,6 +152,17 @@ impl Applied {
         for (ledger, rules, now) in &self.rules {
             ledger.set_rules(*rules, *now);
         }
+    }
+
+    /// Notes the backends that `before` has not: slots only grow.
+    fn compared_with(mut self, before: &View) -> Applied {
+        for app in &self.view.apps {
+            let known =
+                before.app(&app.name).filter(|known| Arc::ptr_eq(&known.ledger, &app.ledger)).map_or(0, |known| known.backends.len());
+            let fresh = app.backends.iter().skip(known).flatten();
+            self.fresh.extend(fresh.map(|backend| (Arc::clone(&app.ledger), Arc::clone(backend))));
+        }
+        self
     }
 
     fn gates(&self, which: impl Fn(ReleaseState) -> bool) {
@@ -208,7 +223,7 @@ pub fn apply(view: &View, change: &Change, owner: Owner, now: Time) -> Result<Ap
         Change::Reload(reload) => return reload::plan(view, reload, owner, now).into_applied(),
         Change::Retire { app, release, backend } => next.retire(app, release, backend)?,
     }
-    Ok(next.applied)
+    Ok(next.applied.compared_with(view))
 }
 
 /// A view in the making.

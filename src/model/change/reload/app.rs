@@ -37,7 +37,11 @@ impl Planner {
                     let state = if next.current.is_none() { ReleaseState::ByHealth } else { ReleaseState::Staged };
                     add_release(&mut next, spec, state, self.draft.owner, self.draft.now);
                     next.edit(&spec.name, |r| r.staged_at_run_time = false);
-                    self.line(format!("{name}/{}", spec.name), format!("added with {} backends, {}", spec.backends.len(), state.as_str()), 0);
+                    self.line(
+                        format!("{name}/{}", spec.name),
+                        format!("added with {} backends, {}", spec.backends.len(), state.as_str()),
+                        0,
+                    );
                     added.push(spec.name.as_str());
                 }
             }
@@ -160,8 +164,10 @@ impl Planner {
         // Removed by command already.
         let Some(found) = app.release(release).cloned() else { return };
         let at = format!("{name}/{release}");
-        if found.state == ReleaseState::Current {
-            return self.refuse(format!("{at}: it takes all new sessions, by command"), format!("promote another one first: tidegate promote {name} RELEASE"));
+        // Where another one was to take over and may not, that was said already.
+        if found.state == ReleaseState::Current && self.refusals.is_empty() {
+            let remedy = format!("promote another one first: tidegate promote {name} RELEASE");
+            return self.refuse(format!("{at}: it takes all new sessions, by command"), remedy);
         }
         self.leave(&app, &at, &found.backends, "a release that is renamed counts as removed");
         self.edited(name, |app| {

@@ -48,7 +48,8 @@ impl Planner {
                 self.edit_backend(app, found, &mut backends, new);
             }
         }
-        let place = |b: &Arc<Backend>| spec.backends.iter().position(|new| b.left.is_none() && new.name == b.spec.name).unwrap_or(usize::MAX);
+        let place =
+            |b: &Arc<Backend>| spec.backends.iter().position(|new| b.left.is_none() && new.name == b.spec.name).unwrap_or(usize::MAX);
         backends.sort_by_key(place);
         if let Some(release) = app.release(&spec.name).cloned() {
             list(app, &release, backends);
@@ -99,11 +100,18 @@ impl Planner {
         let away = away_name(&old.spec, old.slot);
         let drains = target(&away);
         let intent = old.live.gate.read().intent;
-        let returns = backends.iter().position(|b| b.left.is_some() && b.spec.address == new.address && b.spec.name.starts_with(&format!("{}@", new.name)));
+        let returns = backends
+            .iter()
+            .position(|b| b.left.is_some() && b.spec.address == new.address && b.spec.name.starts_with(&format!("{}@", new.name)));
         let next = match returns.and_then(|place| backends.get(place).cloned()) {
             // The edit was taken back: who was to leave is still there, and so are its sessions.
             Some(there) => {
-                app.former.push(FormerName { release: Arc::clone(&release.name), name: there.spec.name.as_str().into(), until: now, slot: there.slot });
+                app.former.push(FormerName {
+                    release: Arc::clone(&release.name),
+                    name: there.spec.name.as_str().into(),
+                    until: now,
+                    slot: there.slot,
+                });
                 self.draft.applied.intents.push((Arc::clone(&there.live), intent));
                 self.draft.applied.superseded.push(target(&there.spec.name));
                 backends.retain(|b| b.slot != there.slot);

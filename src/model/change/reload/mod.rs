@@ -170,11 +170,11 @@ impl Planner {
         self.draft.applied.drains.retain(|target| !target.backends(view).is_empty());
         for app in self.draft.applied.view.apps.clone() {
             self.clashes(&app);
-            if let Some(was) = before.app(&app.name).filter(|was| !Arc::ptr_eq(was, &app) && !self.force) {
+            if let Some(was) = before.app(&app.name).filter(|was| !Arc::ptr_eq(was, &app) && !self.force && self.refusals.is_empty()) {
                 self.keeps_taking(was, &app);
             }
         }
-        Plan { applied: self.draft.applied, lines: self.lines, refusals: self.refusals }
+        Plan { applied: self.draft.applied.compared_with(before), lines: self.lines, refusals: self.refusals }
     }
 
     /// The file is checked; what was staged by command is not in it.
