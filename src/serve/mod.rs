@@ -14,6 +14,7 @@ mod present;
 pub mod probe;
 pub mod secrets;
 mod server;
+pub mod state;
 pub mod transport;
 pub mod webhook;
 
