@@ -175,6 +175,21 @@ pub struct Evicted {
     pub evicted: u64,
 }
 
+/// `POST /api/v1/lost`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lost {
+    /// A release, backend or host.
+    pub target: String,
+}
+
+/// The answer to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsLost {
+    /// Sessions that were live there.
+    pub lost: u64,
+}
+
 /// The answer to stop and remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {

@@ -9,6 +9,9 @@ use super::Named;
 pub struct Status {
     /// Of the process that answers.
     pub version: String,
+    /// Told to stop: not ready any more, and gone when the exchanges under way are through.
+    #[serde(default)]
+    pub stopping: bool,
     /// In the order of the configuration file.
     pub apps: Named<AppStatus>,
     /// All that are remembered, oldest first.
@@ -47,7 +50,7 @@ pub struct BackendStatus {
     /// What follows: `everyone`, `known_sessions`, `preview`, `nobody`.
     pub admission: String,
     /// Which life of its process this is, from 1.
-    pub incarnation: u32,
+    pub incarnation: u64,
     /// Exchanges under way.
     pub in_flight: u64,
     /// Sessions there.

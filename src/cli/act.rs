@@ -63,6 +63,10 @@ impl Operator {
                 let order = api::Evict { target: target.clone(), idle };
                 self.change("/api/v1/evict", &order, words).await
             }
+            Command::Lost { target } => {
+                let words = |done: &api::SessionsLost| format!("{} lost with the restart of {target}", screen::many(done.lost, "session"));
+                self.change("/api/v1/lost", &api::Lost { target: target.clone() }, words).await
+            }
             Command::Stop { release: (app, release), force, wait, timeout } => {
                 if wait && let Some(exit) = self.drained(&format!("{app}/{release}"), timeout).await? {
                     return Ok(exit);

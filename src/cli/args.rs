@@ -167,6 +167,11 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = duration_text)]
         idle: Option<String>,
     },
+    /// Say that a target's processes have restarted: its sessions are lost, and their users begin anew
+    Lost {
+        /// APP/RELEASE, APP/RELEASE/BACKEND or host:ADDRESS
+        target: String,
+    },
     /// Close a release; refused while sessions live there
     Stop {
         /// APP/RELEASE
@@ -321,6 +326,7 @@ mod tests {
             "serve shop/v41/a1",
             "maintain host:10.0.0.5 --force",
             "evict shop/v41 --idle 15m",
+            "lost shop/v41/a1",
             "stop shop/v41 --force",
             "stop shop/v41 --wait --timeout 2h",
             "remove shop/v41",

@@ -22,7 +22,12 @@ pub fn run(file: &Path) -> Result<u8, Failure> {
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let signals = signals.map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
     let asked = signals.block_on(until_asked(&server)).map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
-    log::info!("{asked}: no new connections; exchanges under way may finish");
+    let lame_duck = config.server.lame_duck;
+    if lame_duck.is_zero() {
+        log::info!("{asked}: no new connections; exchanges under way may finish");
+    } else {
+        log::info!("{asked}: not ready any more; accepting for another {lame_duck:?}, then exchanges under way may finish");
+    }
     // Whoever asks again means now.
     std::thread::spawn(move || {
         if signals.block_on(again()).is_ok() {
@@ -62,7 +67,8 @@ async fn until_asked(server: &Server) -> io::Result<&'static str> {
 async fn again() -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    let mut quit = signal(SignalKind::quit())?;
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = quit.recv() => {} }
     Ok(())
 }
 

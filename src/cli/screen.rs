@@ -10,6 +10,9 @@ const FINISHED_SHOWN: usize = 3;
 /// The status document; only one app when `only` names it.
 pub fn status(status: &api::Status, only: Option<&str>) -> String {
     let mut text = String::new();
+    if status.stopping {
+        text.push_str("stopping: exchanges under way may finish, then it ends\n\n");
+    }
     for (name, app) in status.apps.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
         text.push_str(&format!("{name}: current {}\n", app.current));
         text.push_str(&app_table(app));

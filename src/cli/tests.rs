@@ -104,6 +104,8 @@ async fn commands_do_what_they_say_or_name_the_remedy() {
         ("maintain shop/v41/a1", Err("drain it first")),
         ("serve shop/v41/a1", Ok(0)),
         ("evict shop/v41 --idle 1h", Ok(0)),
+        ("lost shop/v41/a1", Ok(0)),
+        ("lost shop/v41/a22", Err("nearest: shop/v41/a2")),
         ("stop shop/v43", Ok(0)),
         ("remove shop/v43", Ok(0)),
         ("remove shop/v42", Err("configuration file")),
@@ -156,6 +158,7 @@ async fn a_script_reads_one_document() {
         ("export --json", &first, "/yaml"),
         ("explain shop --json", &first, "/decision"),
         ("evict shop/v41 --json", &first, "/evicted"),
+        ("lost shop/v41 --json", &first, "/lost"),
         ("serve shop/v41/a1 --json", &both, &format!("/{}/intent", first.replace('/', "~1"))),
     ] {
         let (done, text) = typed_and_read(line, admin, &token).await;

@@ -297,6 +297,13 @@ fn limits(s: &mut Section) -> Limits {
             limits.queue_timeout = s.or("timeout", limits.queue_timeout, |f| f.duration(MILLISECOND..=DAY));
         });
     }
+    if let Some(budget) = s.take("retry_budget") {
+        budget.section(|s| {
+            let rules = &mut limits.retry_budget;
+            rules.percent = s.or("percent", rules.percent, |f| f.whole(0..=1000));
+            rules.least_per_second = s.or("least_per_second", rules.least_per_second, |f| f.whole(0..=1_000_000));
+        });
+    }
     limits.max_body = s.optional("max_body", limits.max_body, |f| match f.parsed(scalar::parse_size)? {
         0 => f.wrong(Wrong::new("no request could have a body", "write null for no limit")),
         size => Some(size),

@@ -93,6 +93,7 @@ fn server(s: &Server) -> Out {
     let mut out = Out::default();
     out.differs("threads", &s.threads, &d.threads, |n| Value::from(*n));
     out.differs("grace_period", &s.grace_period, &d.grace_period, time);
+    out.differs("lame_duck", &s.lame_duck, &d.lame_duck, time);
     out.differs("header_timeout", &s.header_timeout, &d.header_timeout, time);
     out.nullable("access_log", &s.access_log, &d.access_log, |log| {
         let mut out = Out::default();
@@ -238,6 +239,10 @@ fn limits(l: &Limits) -> Out {
     queue.differs("size", &l.queue_size, &d.queue_size, |n| Value::from(*n));
     queue.differs("timeout", &l.queue_timeout, &d.queue_timeout, time);
     out.section("queue", queue);
+    let (mut budget, b) = (Out::default(), &l.retry_budget);
+    budget.differs("percent", &b.percent, &d.retry_budget.percent, |n| Value::from(*n));
+    budget.differs("least_per_second", &b.least_per_second, &d.retry_budget.least_per_second, |n| Value::from(*n));
+    out.section("retry_budget", budget);
     out.nullable("max_body", &l.max_body, &d.max_body, |n| text(&format_size(*n)));
     out
 }

@@ -40,6 +40,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server", Section, "The process."),
     key("server.threads", Default("null"), "Worker threads; null: one per core."),
     key("server.grace_period", Default("30s"), "SIGTERM: longest wait for exchanges under way; ends at once when none is left."),
+    key("server.lame_duck", Default("0s"), "SIGTERM: how long /readyz says 503 while clients are still accepted, so that whoever sends them sends them elsewhere."),
     key("server.header_timeout", Default("10s"), "Longest time a client may take to send the header of a request."),
     key("server.access_log", Section, "One line per exchange; null: none."),
     key("server.access_log.path", Default("stdout"), "stdout, stderr or a file, which USR1 reopens."),
@@ -116,6 +117,9 @@ pub(super) const KEYS: &[Key] = &[
     key("apps.*.limits.queue", Section, "Where exchanges wait for a full backend."),
     key("apps.*.limits.queue.size", Default("100"), "Longest queue; 0: none."),
     key("apps.*.limits.queue.timeout", Default("5s"), "Longest wait."),
+    key("apps.*.limits.retry_budget", Section, "How often requests that failed twice are tried again; the first retry is free."),
+    key("apps.*.limits.retry_budget.percent", Default("20"), "Such retries per hundred requests, over 10 s."),
+    key("apps.*.limits.retry_budget.least_per_second", Default("10"), "Such retries in any case."),
     key("apps.*.limits.max_body", Default("null"), "Largest request body, such as 64MiB; null: no limit."),
 
     key("apps.*.timeouts", Section, "Timeouts of an exchange with a backend."),

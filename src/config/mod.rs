@@ -69,6 +69,8 @@ pub struct Server {
     pub threads: usize,
     /// Longest wait for exchanges under way at SIGTERM.
     pub grace_period: Duration,
+    /// How long SIGTERM is only announced, by `/readyz`: clients are accepted as before.
+    pub lame_duck: Duration,
     /// Longest time a client may take to send the header of a request.
     pub header_timeout: Duration,
     /// One line per exchange.
@@ -80,6 +82,7 @@ impl Default for Server {
         Server {
             threads: cores(),
             grace_period: Duration::from_secs(30),
+            lame_duck: Duration::ZERO,
             // Enough for a phone in a tunnel; an attacker who trickles headers keeps a connection no longer than this.
             header_timeout: Duration::from_secs(10),
             access_log: Some(AccessLog::default()),

@@ -424,7 +424,7 @@ fn every_file_of_conf_is_good() {
 
 /// As little as possible left at its default.
 const RICH: &str = r#"
-server: {threads: 3, grace_period: 1m, header_timeout: 5s, access_log: null}
+server: {threads: 3, grace_period: 1m, lame_duck: 15s, header_timeout: 5s, access_log: null}
 listeners:
   - address: "[::]:8443"
     tls: {certificates: [{certificate: /a.pem, key: /a.key}, {certificate: "/b c.pem"}]}
@@ -457,7 +457,7 @@ apps:
     failover: "off"
     failover_wait: 3s
     health: {path: "/h?x", method: head, host: "h:80", port: 81, interval: 3s, timeout: 500ms, rise: 1, fall: 4, ready: [200-299, 401], drain: [503], instance_header: X-I}
-    limits: {max_connections: 9, queue: {size: 0, timeout: 1s}, max_body: 64MiB}
+    limits: {max_connections: 9, queue: {size: 0, timeout: 1s}, retry_budget: {percent: 5, least_per_second: 1}, max_body: 64MiB}
     timeouts: {connect: 2s, read: 1m, write: 2m, idle: 3m, tunnel: 2h}
     streaming_paths: [/events]
     slow_start: 30s

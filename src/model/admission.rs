@@ -2,8 +2,11 @@
 //!
 //! Intent and health are two fields and never one: a passing probe must not end a drain, a drain must not hide a crash.
 
+use serde::{Deserialize, Serialize};
+
 /// What the operator wants of a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Intent {
     /// It takes part.
     #[default]
@@ -34,7 +37,8 @@ impl Intent {
 }
 
 /// What probing and real connects found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Health {
     /// No probe has answered yet.
     #[default]
@@ -66,7 +70,8 @@ impl Health {
 }
 
 /// Where a release stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReleaseState {
     /// Loaded and hidden.
     #[default]

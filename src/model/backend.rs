@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::admission::{Admission, Health, Intent, ReleaseState};
 use super::count::CountFaults;
 use super::gate::Gate;
-use super::ledger::Counts;
+use super::incarnation::{Instance, Lives, Proof};
+use super::ledger::{Counts, Ledger};
+use super::memory::BackendMemory;
 use super::settings::BackendSpec;
 use super::tally::BackendTally;
 use super::time::Time;
@@ -41,9 +43,13 @@ pub struct Live {
     pub count_faults: CountFaults,
     /// When we began to see its traffic: sessions older than this may be unknown to the ledger.
     pub since: Time,
+    /// What a process before had found of its health; `Untested` if there was none.
+    pub last_health: Health,
     address: RwLock<Option<SocketAddr>>,
     up_since: AtomicU64,
-    incarnation: AtomicU32,
+    /// The lives of its process.
+    pub lives: Lives,
+    instance: Mutex<Option<Instance>>,
     pool_generation: AtomicU64,
     connect_failures: AtomicU64,
     queued: AtomicU32,
@@ -80,9 +86,11 @@ impl Live {
             tally: BackendTally::default(),
             count_faults: CountFaults::default(),
             since: now,
+            last_health: Health::Untested,
             address: RwLock::new(spec.address.literal()),
             up_since: AtomicU64::new(0),
-            incarnation: AtomicU32::new(1),
+            lives: Lives::default(),
+            instance: Mutex::default(),
             pool_generation: AtomicU64::new(1),
             connect_failures: AtomicU64::new(0),
             queued: AtomicU32::new(0),
@@ -91,6 +99,18 @@ impl Live {
             evicts_at: AtomicU64::new(0),
             counted: Mutex::default(),
         }
+    }
+
+    /// A backend that a process before knew. Its health is to be found again.
+    pub fn recall(memory: &BackendMemory, state: ReleaseState) -> Live {
+        let live = Live { last_health: memory.health, ..Live::new(&memory.spec, state, memory.since) };
+        live.gate.set_intent(memory.intent);
+        if memory.fenced {
+            live.gate.close_again();
+        }
+        live.lives.recall(&memory.lives);
+        live.instance.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&memory.instance);
+        live
     }
 
     /// Where to connect; `None` while a host name has not been resolved.
@@ -114,9 +134,12 @@ impl Live {
             let warm = if before == Health::Untested { Time(0) } else { now };
             self.up_since.store(warm.0, Ordering::Relaxed);
         }
+        if matches!(health, Health::Up | Health::Draining | Health::Stalled) {
+            self.lives.worked();
+        }
         if health == Health::Down {
             // Connections from before a crash must not be reused after it.
-            self.pool_generation.fetch_add(1, Ordering::Relaxed);
+            self.renew_pool();
         }
         Some(before)
     }
@@ -131,14 +154,37 @@ impl Live {
         (up.as_secs_f64() / slow_start.as_secs_f64()).clamp(0.05, 1.0)
     }
 
-    /// Which life of the backend's process this is, from 1.
-    pub fn incarnation(&self) -> u32 {
-        self.incarnation.load(Ordering::Relaxed)
+    /// Which life of the backend's process this is, from 1: those that are only suspected count for nothing.
+    pub fn incarnation(&self) -> u64 {
+        1 + self.lives.begun(Proof::Header) + self.lives.begun(Proof::Operator)
     }
 
-    /// A proven restart begins the next life.
-    pub fn reborn(&self) {
-        self.incarnation.fetch_add(1, Ordering::Relaxed);
+    /// It was away and is back, and nothing proves that it is the same process. To be called before its health says so.
+    pub fn suspect(&self) {
+        self.lives.suspected(&self.counts);
+    }
+
+    /// A proven restart begins the next life and takes the sessions in `slot` of the ledger that are of the life before, which was
+    /// last seen at `after`; answers how many. While the gate is closed for being down, or
+    /// nobody has been let in yet, nobody can have met the new life: all go.
+    pub fn reborn(&self, proof: Proof, ledger: &Ledger, slot: u32, after: Time, now: Time) -> usize {
+        self.renew_pool();
+        let all = proof == Proof::Operator || matches!(self.gate.read().health, Health::Down | Health::Untested);
+        self.lives.proven(proof, (ledger, slot, &self.counts), after, all, now)
+    }
+
+    /// The process that answered the last probe, where it says so.
+    pub fn instance(&self) -> Option<Instance> {
+        self.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another one answers, or nobody says any more.
+    pub fn set_instance(&self, instance: Option<Instance>) {
+        *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = instance;
+    }
+
+    /// Connections that are pooled now are not used again.
+    pub fn renew_pool(&self) {
         self.pool_generation.fetch_add(1, Ordering::Relaxed);
     }
 

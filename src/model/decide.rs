@@ -121,6 +121,8 @@ enum Claim {
     Live,
     Unknown,
     Expired,
+    /// Of a life of its backend's process that is over, as is proven.
+    Lost,
     Evicted,
     Anonymous,
 }
@@ -161,6 +163,7 @@ pub fn decide(app: &App, q: &Question<'_>) -> Decision {
     }
     match claim {
         Claim::Evicted => dead(app, q, Some(backend), PinResult::Overridden),
+        Claim::Lost => dead(app, q, Some(backend), PinResult::Lost),
         Claim::Live if reachable => forward(Reason::Pinned, Footing::Live),
         Claim::Unknown if reachable => forward(Reason::Returned, Footing::Unknown),
         // The ledger never overrules the application, except where the user would make a new session on a backend that is to
@@ -200,13 +203,17 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
         PinClaim::Backend { slot, issued, seen, bound } => (Some((slot, issued, seen, bound)), PinResult::Valid),
     };
     let Some(found) = q.session else {
-        let Some((slot, _, seen, bound)) = pin else { return (None, none) };
+        let Some((slot, issued, seen, bound)) = pin else { return (None, none) };
         if !q.has_id {
             return (Some((slot, Claim::Anonymous)), PinResult::Valid);
         }
         // A pin's last-seen lags by up to a tenth of the timeout, because it is rewritten no more often.
         let idle = app.settings.session.idle_timeout;
         let expired = bound && seen.is_some_and(|seen| q.now.since(seen) > idle + idle / 10);
+        let restart = app.backend(slot).and_then(|backend| backend.live.lives.restart());
+        if bound && restart.is_some_and(|restart| issued.is_some_and(|at| restart.outdates(at))) {
+            return (Some((slot, Claim::Lost)), PinResult::Lost);
+        }
         let claim = if expired { Claim::Expired } else { Claim::Unknown };
         return (Some((slot, claim)), if expired { PinResult::Expired } else { PinResult::Valid });
     };
@@ -218,6 +225,10 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
         Some((slot, ..)) if slot == found.slot => PinResult::Valid,
         Some(_) => PinResult::Overridden,
     };
+    let restart = app.backend(found.slot).and_then(|backend| backend.live.lives.restart());
+    if newer.is_none() && restart.is_some_and(|restart| restart.took(&found)) {
+        return (Some((found.slot, Claim::Lost)), PinResult::Lost);
+    }
     match found.standing {
         Standing::Live { .. } => match newer {
             Some((slot, ..)) => (Some((slot, Claim::Live)), PinResult::Valid),

@@ -5,6 +5,7 @@
 
 mod confidence;
 mod deadline;
+mod memory;
 mod outlook;
 mod pace;
 #[cfg(test)]
@@ -52,8 +53,8 @@ pub struct Drain {
     outcome: Option<Progress>,
     /// Of evictions, by app: each app has a rate of its own.
     paces: Vec<(Arc<str>, Pace)>,
-    /// Ends by reason before it began, to be subtracted.
-    before: [u64; EndReason::ALL.len()],
+    /// Ends by reason before it began, to be subtracted; less than zero by what a process before had counted of it.
+    before: [i64; EndReason::ALL.len()],
 }
 
 /// Where a drain stands.
@@ -72,6 +73,10 @@ pub enum DrainState {
 }
 
 impl DrainState {
+    /// Every state.
+    pub const ALL: [DrainState; 5] =
+        [DrainState::Draining, DrainState::Fencing, DrainState::Drained, DrainState::Cancelled, DrainState::Superseded];
+
     /// As written in API and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -148,7 +153,7 @@ impl Drain {
             finished: None,
             outcome: None,
             paces: Vec::new(),
-            before: ended(&backends),
+            before: ended(&backends).map(u64::cast_signed),
             target,
         }
     }
@@ -164,16 +169,12 @@ impl Drain {
         // Before the counts: a stranger who becomes a session in between is seen as one of the two.
         let confident = confident(&backends, now);
         let sum = |pick: fn(&Backend) -> u64| backends.iter().map(|(_, b)| pick(b)).sum();
-        let mut gone = ended(&backends);
-        for (gone, before) in gone.iter_mut().zip(self.before) {
-            *gone = gone.saturating_sub(before);
-        }
         Progress {
             engaged: sum(|b| b.live.counts.engaged()),
             kept_alive: sum(|b| b.live.counts.kept_alive()),
             unconfirmed: sum(|b| b.live.counts.unconfirmed()),
             in_flight: sum(|b| u64::from(b.live.gate.in_flight())),
-            ended: gone,
+            ended: self.ended(view),
             confident,
             backends: backends.len() as u64,
             down: backends.iter().filter(|(_, b)| b.live.gate.read().health == Health::Down).count() as u64,

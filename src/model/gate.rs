@@ -139,6 +139,11 @@ impl Gate {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, close).is_ok()
     }
 
+    /// Closes it as it was left by a process before, whose drain had proven that nobody is inside.
+    pub fn close_again(&self) {
+        self.0.fetch_or(FENCED, Ordering::AcqRel);
+    }
+
     /// Opens a fenced gate again.
     pub fn lift_fence(&self) {
         self.0.fetch_and(!FENCED, Ordering::AcqRel);

@@ -61,7 +61,7 @@ pub struct HealthTrack {
     failures: u32,
     /// Whether the run of failing probes contains silence since its last other failure.
     silence: bool,
-    /// While stalled: whether it worked before, so that its word for a soft stop counts.
+    /// While stalled or untested: whether it worked before, so that its word for a soft stop counts.
     worked: bool,
 }
 
@@ -69,6 +69,11 @@ impl HealthTrack {
     /// Goes on from a health that is already known, of a snapshot before or of a process before.
     pub fn resume(health: Health) -> HealthTrack {
         HealthTrack { health, worked: health == Health::Stalled, ..HealthTrack::default() }
+    }
+
+    /// Begins to probe a backend that a process before knew: the first answer decides, and one that worked may ask for a soft stop.
+    pub fn recall(last: Health) -> HealthTrack {
+        HealthTrack { worked: matches!(last, Health::Up | Health::Draining | Health::Stalled), ..HealthTrack::default() }
     }
 
     /// The present health.
@@ -120,7 +125,7 @@ impl HealthTrack {
     fn asked_to_drain(&mut self, fall: u32) -> Option<Health> {
         match self.health {
             Health::Up | Health::Draining => self.turn(Health::Draining),
-            Health::Stalled if self.worked => self.turn(Health::Draining),
+            Health::Stalled | Health::Untested if self.worked => self.turn(Health::Draining),
             // Where the drain status is 404, an application that failed to deploy says the same. It never worked, so
             // there is no session to keep.
             Health::Untested | Health::Down => self.turn(Health::Down),

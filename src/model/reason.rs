@@ -35,6 +35,8 @@ pub enum Reason {
     QueueFull,
     /// Refused: it waited too long for its full backend.
     QueueTimeout,
+    /// Refused: it failed more than once, and too many others did.
+    RetryBudget,
     /// Refused: its session was evicted, and it may change something.
     Evicted,
     /// Refused: no app serves this host and path.
@@ -47,7 +49,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in declaration order: the discriminant is the index.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::Pinned,
         Reason::Returned,
         Reason::Anonymous,
@@ -64,6 +66,7 @@ impl Reason {
         Reason::BackendDown,
         Reason::QueueFull,
         Reason::QueueTimeout,
+        Reason::RetryBudget,
         Reason::Evicted,
         Reason::NoApp,
         Reason::BadPath,
@@ -89,6 +92,7 @@ impl Reason {
             Reason::BackendDown => "backend_down",
             Reason::QueueFull => "queue_full",
             Reason::QueueTimeout => "queue_timeout",
+            Reason::RetryBudget => "retry_budget",
             Reason::Evicted => "evicted",
             Reason::NoApp => "no_app",
             Reason::BadPath => "bad_path",
@@ -115,6 +119,7 @@ impl Reason {
             Reason::BackendDown => "refused: its session's backend is down and failover is off",
             Reason::QueueFull => "refused: its backend and the queue before it are full",
             Reason::QueueTimeout => "refused: it waited longer than queue.timeout for its full backend",
+            Reason::RetryBudget => "refused: several backends failed it, and limits.retry_budget is spent",
             Reason::Evicted => "refused: its session was evicted, and a request that may change something reaches no other backend",
             Reason::NoApp => "refused: no app serves this host and path",
             Reason::BadPath => "refused: its path cannot be mapped without ambiguity",
@@ -178,7 +183,7 @@ impl PinResult {
             PinResult::None => "there was none, or it belonged to another session",
             PinResult::Valid => "was followed",
             PinResult::Expired => "belonged to a session that had expired",
-            PinResult::Lost => "led to a release or backend that is drained, stopped or removed",
+            PinResult::Lost => "led to a release or backend that is drained, stopped or removed, or has restarted since",
             PinResult::Unknown => "names a release, backend or key that does not exist",
             PinResult::Forged => "has a wrong signature",
             PinResult::Down => "leads to a backend that is down",

@@ -6,6 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::retry::RetryRules;
 
 mod webhook;
 
@@ -56,7 +59,7 @@ pub struct ReleaseSpec {
 }
 
 /// One address that serves a release.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendSpec {
     /// Unique in the release, at most 64 bytes.
     pub name: String,
@@ -77,7 +80,7 @@ pub struct BackendSpec {
 }
 
 /// Host and port of a backend. A literal IP never needs the resolver; a name is resolved by the prober, never by a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     /// As written: `10.0.0.5`, `tomcat.internal`, or `::1` without brackets.
     pub host: String,
@@ -99,7 +102,7 @@ impl std::fmt::Display for Address {
 }
 
 /// TLS towards a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendTls {
     /// Name sent by SNI and checked in the certificate; the address's host unless configured.
     pub server_name: Option<String>,
@@ -108,7 +111,8 @@ pub struct BackendTls {
 }
 
 /// HTTP version towards a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
@@ -376,13 +380,21 @@ pub struct Limits {
     pub queue_size: u32,
     /// Longest such wait.
     pub queue_timeout: Duration,
+    /// Second and later retries.
+    pub retry_budget: RetryRules,
     /// Largest request body in bytes.
     pub max_body: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_connections: None, queue_size: 100, queue_timeout: Duration::from_secs(5), max_body: None }
+        Limits {
+            max_connections: None,
+            queue_size: 100,
+            queue_timeout: Duration::from_secs(5),
+            retry_budget: RetryRules::default(),
+            max_body: None,
+        }
     }
 }
 
@@ -451,7 +463,8 @@ impl Default for DrainSettings {
 }
 
 /// What a drain's deadline does with the sessions that are left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DrainThen {
     /// Nothing; the drain goes on.
     #[default]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::reason::{PinResult, Reason};
 use super::replay::ReplayCause;
+use super::retry::RetryBudget;
 
 /// Of an app.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct AppTally {
     decisions: [AtomicU64; Reason::ALL.len()],
     pins: [AtomicU64; PinResult::ALL.len()],
     replays: [AtomicU64; ReplayCause::ALL.len()],
+    /// Further tries of its requests.
+    pub retries: RetryBudget,
     /// Turns taken by round robin; shared by all pools of the app.
     pub turns: AtomicU64,
 }
@@ -25,6 +28,7 @@ impl Default for AppTally {
             decisions: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             pins: [const { AtomicU64::new(0) }; PinResult::ALL.len()],
             replays: [const { AtomicU64::new(0) }; ReplayCause::ALL.len()],
+            retries: RetryBudget::default(),
             turns: AtomicU64::new(0),
         }
     }
@@ -60,6 +64,11 @@ impl AppTally {
     /// Decisions so far with this reason.
     pub fn decisions(&self, reason: Reason) -> u64 {
         self.decisions.get(reason as usize).map_or(0, |c| c.load(Ordering::Relaxed))
+    }
+
+    /// Decisions so far.
+    pub fn requests(&self) -> u64 {
+        self.decisions.iter().map(|c| c.load(Ordering::Relaxed)).sum()
     }
 
     /// Pins so far with this result.

@@ -24,6 +24,8 @@ pub struct Visit {
     stands_in: bool,
     decided_at: Time,
     attention: Attention,
+    /// Whether its backend was ever suspected of a restart, so that its word for the session is worth noting.
+    doubted: bool,
     /// The name under which the ledger counts it.
     counted: Option<SessionKey>,
 }
@@ -79,6 +81,7 @@ impl Visit {
             stands_in: forward.stands_in,
             decided_at,
             attention,
+            doubted: forward.backend.live.counts.doubts() > 0,
             counted: None,
         };
         let mut change = PinChange::AsDue;
@@ -126,8 +129,12 @@ impl Visit {
                 self.hear_id(ledger, key, scope, now)
             }
             Heard::Deleted(scope) => self.hear_deletion(ledger, scope, now),
+            Heard::Nothing if self.counted.is_some() => {
+                self.vouch(ledger, now);
+                PinChange::AsDue
+            }
             // Also a session that expired while this request waited: the backend honours it.
-            Heard::Nothing => match self.key.filter(|_| self.counted.is_none() && !self.stands_in) {
+            Heard::Nothing => match self.key.filter(|_| !self.stands_in) {
                 Some(key) if matches!(self.adopt(ledger, key, now), Adopted::Live | Adopted::Known) => {
                     self.count(ledger, key, now);
                     PinChange::SameSession
@@ -180,6 +187,13 @@ impl Visit {
         PinChange::Delete
     }
 
+    /// The session's own backend has honoured it.
+    fn vouch(&self, ledger: &Ledger, now: Time) {
+        if let Some(key) = self.key.filter(|_| self.doubted && !self.stands_in) {
+            ledger.vouch(key, self.slot, now);
+        }
+    }
+
     fn was_live(&self) -> bool {
         self.counted.is_some() || self.session.is_some_and(|found| matches!(found.standing, Standing::Live { .. }))
     }
@@ -187,7 +201,10 @@ impl Visit {
     fn hear_id(&self, ledger: &Ledger, key: SessionKey, scope: u32, now: Time) -> PinChange {
         let here = self.session.is_some_and(|found| found.slot == self.slot);
         match self.key {
-            Some(old) if old == key && self.was_live() && here => return PinChange::AsDue,
+            Some(old) if old == key && self.was_live() && here => {
+                self.vouch(ledger, now);
+                return PinChange::AsDue;
+            }
             // It lives elsewhere, and this backend has begun one of its own under the same id.
             Some(old) if old == key && (self.stands_in || (self.was_live() && !here)) => {
                 ledger.born(key, self.slot, scope, now);

@@ -4,8 +4,11 @@
 //! snapshot without it.
 
 mod evictions;
+mod lives;
+mod memory;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use self::evictions::Eviction;
+pub use self::memory::DrainBook;
 use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
@@ -39,6 +43,8 @@ pub struct Control {
     view: ArcSwap<View>,
     clock: Clock,
     inner: Mutex<Inner>,
+    generation: AtomicU64,
+    frozen: AtomicBool,
     forecasts: Forecasts,
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
@@ -82,6 +88,8 @@ impl Control {
             view: ArcSwap::from_pointee(View::default()),
             clock,
             inner: Mutex::default(),
+            generation: AtomicU64::new(0),
+            frozen: AtomicBool::new(false),
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
@@ -119,7 +127,25 @@ impl Control {
     /// [`Refused`]: nothing was changed.
     pub fn apply(&self, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
         let mut inner = self.lock();
+        self.thawed()?;
         self.apply_locked(&mut inner, change, owner, order)
+    }
+
+    /// While another process takes over, what it was handed must stay true: no order is taken, and drains do not move on. Sessions
+    /// and health go on changing.
+    pub fn freeze(&self, frozen: bool) {
+        // Under the lock: whoever holds it finishes an order that was taken before.
+        let _order = self.lock();
+        self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// # Errors
+    /// Another process is taking over.
+    fn thawed(&self) -> Result<(), Refused> {
+        if !self.frozen.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Refused::new(RefusedKind::Conflict, "an upgrade is under way", "nothing was changed: try again in a few seconds"))
     }
 
     fn apply_locked(&self, inner: &mut Inner, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
@@ -133,7 +159,9 @@ impl Control {
             app.ledger.evict(slots, None, usize::MAX, now);
         }
         self.supersede(inner, &applied.superseded, &before, owner, now);
-        Ok(self.follow_drains(inner, &applied, change, owner, order, now))
+        let drains = self.follow_drains(inner, &applied, change, owner, order, now);
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(drains)
     }
 
     /// Ends the drains of these targets; `before` is the view in which those that were removed still are.
@@ -192,8 +220,14 @@ impl Control {
             inner.events.pop_front();
         }
         inner.events.push_back(event.clone());
+        self.generation.fetch_add(1, Ordering::Release);
         // Nobody listening is no error.
         drop(self.news.send(event));
+    }
+
+    /// Something that is to be remembered changed without an event.
+    pub fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Adds an event of the shell's own, such as a change of health.
@@ -233,6 +267,7 @@ impl Control {
     pub fn cancel(&self, id: u64) -> Result<Drain, Refused> {
         let now = self.now();
         let mut inner = self.lock();
+        self.thawed()?;
         let Some(drain) = inner.drains.iter_mut().find(|d| d.id == id) else {
             let what = format!("drain 'd{id}' does not exist");
             return Err(Refused { kind: RefusedKind::NotFound, what, remedy: "see tidegate status".to_owned() });
@@ -291,6 +326,9 @@ impl Control {
         }
         for (backend, count) in self.tunnels.close_outliving(&self.view(), now) {
             self.note(Owner::Controller, &backend, format!("tunnels closed whose session is over: {count}"));
+        }
+        if self.frozen.load(Ordering::Acquire) {
+            return;
         }
         self.work_off_evictions();
         self.meet_deadlines(now);

@@ -12,10 +12,12 @@ pub mod operator;
 mod outbound;
 mod present;
 pub mod probe;
+pub mod remembered;
 pub mod secrets;
 mod server;
 pub mod state;
 pub mod transport;
+pub mod upgrade;
 pub mod webhook;
 
 pub use server::{Server, StartError};

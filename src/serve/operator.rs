@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -39,7 +40,11 @@ pub struct Operator {
     pub address: Option<SocketAddr>,
     /// The file that holds the token.
     pub token_file: PathBuf,
+    stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
+    paused: watch::Sender<bool>,
+    left: Arc<AtomicBool>,
+    socket: OwnedFd,
     threads: Runtime,
 }
 
@@ -48,25 +53,42 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError`], naming the file or address.
-    pub fn start(config: &Config, control: Arc<Control>, ready: Arc<AtomicBool>) -> Result<Operator, OperatorError> {
+    pub fn start(
+        config: &Config,
+        control: Arc<Control>,
+        ready: Arc<AtomicBool>,
+        inherited: Option<OwnedFd>,
+    ) -> Result<Operator, OperatorError> {
         let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
         let threads = Builder::new_multi_thread().worker_threads(2).thread_name("admin").enable_all().build()?;
-        let listener = threads.block_on(AdminListener::bind(&config.admin.address))?;
+        let listener = match inherited {
+            Some(socket) => {
+                let _within = threads.enter();
+                AdminListener::adopt(&config.admin.address, socket)?
+            }
+            None => threads.block_on(AdminListener::bind(&config.admin.address))?,
+        };
+        let (socket, left) = (listener.duplicate()?, listener.left_to_successor());
+        // A successor first proves that it can serve.
+        let (paused, pause) = watch::channel(false);
         let address = listener.local_addr();
         let (stop, stopped) = watch::channel(false);
+        let stopping = Arc::new(AtomicBool::new(false));
         let explained = Arc::clone(&control);
         let exported = (Arc::clone(&control), config.clone());
         let admin = Admin {
             control,
             ready,
+            stopping: Arc::clone(&stopping),
             explain: Box::new(move |app, target, headers| match explained.view().app(app) {
                 Some(app) => report(app, target, headers, &explained),
                 None => ExplainReport::default(),
             }),
             export: Box::new(move || export(&super::present::present(&exported.1, &exported.0.view()))),
             stop: stopped,
+            paused: pause,
         };
         threads.spawn(async move {
             if let Err(error) = admin::serve(listener, access, Arc::new(admin)).await {
@@ -77,12 +99,32 @@ impl Operator {
             AdminAddress::Tcp(asked) => log::info!("admin address http://{}", address.unwrap_or(*asked)),
             AdminAddress::Unix(path) => log::info!("admin address unix:{}", path.display()),
         }
-        Ok(Operator { address, token_file, stop, threads })
+        Ok(Operator { address, token_file, stopping, stop, paused, left, socket, threads })
     }
 
     /// Runs a task beside it, away from the workers that serve clients.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.threads.spawn(task));
+    }
+
+    /// The status document says from now on that the process stops; everything goes on being answered.
+    pub fn announce_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Its listening socket, for a successor.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether nobody is accepted at present, since a successor may be about to answer here.
+    pub fn pause(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    /// A successor answers here from now on: the file of a Unix socket is its.
+    pub fn leave_to_successor(&self) {
+        self.left.store(true, Ordering::Release);
     }
 
     /// Ends it; event streams are closed.

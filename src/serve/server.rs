@@ -68,7 +68,7 @@ pub struct Server {
     under_way: Arc<AtomicUsize>,
     addresses: Vec<SocketAddr>,
     operator: Operator,
-    grace_period: Duration,
+    stop_times: StopTimes,
     /// Dropped last: its threads carry all of the above.
     workers: Runtime,
 }
@@ -97,7 +97,7 @@ impl Server {
         }
         let stop = Stop::new();
         let ready = Arc::new(AtomicBool::new(false));
-        let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready))?;
+        let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready), None)?;
         let prober = {
             let _within = workers.enter();
             Prober::start(Arc::clone(&control))
@@ -124,8 +124,9 @@ impl Server {
         operator.spawn(turns(Arc::clone(&control)));
         operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone(), connectors));
         ready.store(true, Ordering::Release);
-        let grace_period = config.server.grace_period;
-        Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, grace_period, workers })
+        let (grace_period, lame_duck) = (config.server.grace_period, config.server.lame_duck);
+        let stop_times = StopTimes { grace_period, lame_duck, ..StopTimes::default() };
+        Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, stop_times, workers })
     }
 
     /// Where clients connect, in the order of the configuration; port 0 is replaced by the real one.
@@ -150,15 +151,18 @@ impl Server {
         }
     }
 
-    /// Stops accepting, lets exchanges under way finish, and ends as soon as none is left or the grace period is over.
+    /// Says that it is not ready, accepts on for the lame duck's time, lets exchanges under way finish, and ends as soon as none is
+    /// left or the grace period is over. The operator's address answers until then.
     pub fn stop(self) -> Stopped {
         self.ready.store(false, Ordering::Release);
+        self.operator.announce_stop();
         let under_way = Arc::clone(&self.under_way);
         let exchanges = move || under_way.load(Ordering::Acquire);
-        let times = StopTimes { grace_period: self.grace_period, ..StopTimes::default() };
-        let stopped = self.workers.block_on(self.stop.run(times, exchanges));
-        self.operator.stop();
+        let stopped = self.workers.block_on(self.stop.run(self.stop_times, exchanges));
         self.workers.shutdown_background();
+        // No order after the last flush: one that was confirmed would be lost.
+        self.operator.stop();
+        // Now nothing changes any more. Whatever is written behind the exchanges' backs is flushed here.
         if let Some(log) = self.access_log {
             log.flush();
         }
@@ -195,7 +199,7 @@ fn load_apps(config: &Config) -> Result<Vec<NewApp>, SecretError> {
         let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
         // Made now, so that whoever is to check signatures finds it.
         secrets::make_webhook_key(&config.state.directory, &spec.name, &spec.settings.drain)?;
-        Ok(NewApp { spec: spec.clone(), keyring, hash })
+        Ok(NewApp { spec: spec.clone(), keyring, hash, memory: None })
     };
     config.apps.iter().map(load).collect()
 }

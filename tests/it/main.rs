@@ -18,6 +18,7 @@ mod deploy_tomcat;
 mod drain_tomcat;
 mod exchange;
 mod failover;
+mod fate;
 mod haproxy;
 mod harness;
 mod health;

@@ -12,6 +12,7 @@ use crate::model::balance::Pool;
 use crate::model::event::Owner;
 use crate::model::identity::{SessionNames, pin_cookie_name};
 use crate::model::ledger::Ledger;
+use crate::model::memory::AppMemory;
 use crate::model::pin::Keyring;
 use crate::model::routes::Routes;
 use crate::model::session_key::KeyedHash;
@@ -29,6 +30,8 @@ pub struct NewApp {
     pub keyring: Arc<Keyring>,
     /// Hashes its session ids.
     pub hash: Arc<KeyedHash>,
+    /// How a process before left it; its releases are these, and not those of the specification.
+    pub memory: Option<AppMemory>,
 }
 
 impl Draft {
@@ -36,7 +39,8 @@ impl Draft {
         for new in apps {
             let app = self.assemble(new);
             self.event(Arc::clone(&app.name), format!("loaded with {} releases", app.releases.len()));
-            for release in app.releases.iter().filter(|r| r.state == ReleaseState::Draining) {
+            // What was left by a process before has its drains, or had them cancelled.
+            for release in app.releases.iter().filter(|r| new.memory.is_none() && r.state == ReleaseState::Draining) {
                 self.applied.drains.push(crate::model::target::Target::Release(app.name.to_string(), release.name.to_string()));
             }
             self.applied.view.apps.push(Arc::new(app));
@@ -74,6 +78,10 @@ impl Draft {
             hash: Arc::clone(&new.hash),
             tally: Arc::new(AppTally::default()),
         };
+        if let Some(memory) = &new.memory {
+            self.recall(&mut app, memory);
+            return app;
+        }
         for release in &spec.releases {
             let state = match &spec.current {
                 Current::ByHealth => ReleaseState::ByHealth,
@@ -88,13 +96,35 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// Releases as they were left.
+    fn recall(&self, app: &mut App, memory: &AppMemory) {
+        app.current = memory.current.as_deref().map(Into::into);
+        app.rolled_back_from = memory.rolled_back_from.as_deref().map(Into::into);
+        for release in &memory.releases {
+            let lives = release.backends.iter().map(|backend| Live::recall(backend, release.state)).collect();
+            add_lives(app, &release.spec(), lives, release.state, release.owner, release.since);
+            app.edit(&release.name, |recalled| {
+                (recalled.promoted, recalled.staged_at_run_time) = (release.promoted, release.staged_at_run_time);
+            });
+        }
+        app.refresh();
+    }
+}
+
 /// Appends a release in `state`; its backends get fresh slots.
 pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState, owner: Owner, now: Time) {
+    let lives = spec.backends.iter().map(|backend| Live::new(backend, state, now)).collect();
+    add_lives(app, spec, lives, state, owner, now);
+}
+
+/// The same with what lives on of each backend.
+fn add_lives(app: &mut App, spec: &ReleaseSpec, lives: Vec<Live>, state: ReleaseState, owner: Owner, now: Time) {
     let name: Arc<str> = spec.name.as_str().into();
     let mut backends = Vec::with_capacity(spec.backends.len());
-    for backend in &spec.backends {
+    for (backend, live) in spec.backends.iter().zip(lives) {
         let slot = u32::try_from(app.backends.len()).unwrap_or(u32::MAX);
-        let live = Arc::new(Live::new(backend, state, now));
+        let live = Arc::new(live);
         app.ledger.register(slot, &live.counts);
         let max_connections = backend.max_connections.or(app.settings.limits.max_connections);
         let backend = Arc::new(Backend { slot, release: Arc::clone(&name), spec: Arc::new(backend.clone()), max_connections, live });

@@ -237,6 +237,7 @@ pub fn loaded(specs: Vec<AppSpec>, now: Time) -> View {
         spec,
         keyring: Arc::new(keyring()),
         hash: Arc::new(KeyedHash::new(secret.first_chunk().copied().unwrap_or_default())),
+        memory: None,
     });
     let change = Change::Load(apps.collect());
     let applied = apply(&View::default(), &change, Owner::Config, now).unwrap_or_default();

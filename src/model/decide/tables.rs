@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::admission::Intent;
+use crate::model::incarnation::Proof;
 use crate::model::ledger::EndReason;
 use crate::model::sketch::World;
 
@@ -50,6 +51,11 @@ fn arrange(drawn: &str, words: &str) -> World {
                 world.observe(name.split_once('/').expect("RELEASE/BACKEND").1, Health::Up);
             }
             (None, _, "stopped") => drop(world.command(&format!("stop {name} --force")).expect("stopped")),
+            // Proven, and last seen in its former life 100 s ago.
+            (None, _, "restarted") => {
+                let (backend, after) = (world.backend(name), world.now - Duration::from_secs(100));
+                backend.live.reborn(Proof::Header, &world.shop().ledger, backend.slot, after, world.now);
+            }
             (None, _, "fenced") => assert!(world.backend(name).live.gate.fence(), "{name} can be fenced"),
             _ => panic!("unknown word {word}"),
         }
@@ -220,6 +226,32 @@ const DEAD: &[Row] = &[
     (">v1:a1", "v9/z9=staged", "anonymous@z9", "a1 new overridden"),
 ];
 
+const RESTARTED: &[Row] = &[
+    // Spread over the release, without the dead id.
+    (">v1:a1*0,a2", "a1=restarted", "lost@a1", "a2 moved_within lost strip"),
+    (">v1:a1*0,a2", "a1=restarted", "lost@a1 pin@a1", "a2 moved_within lost strip"),
+    (">v1:a1*0,a2", "a1=restarted", "idle@a1", "a2 moved_within lost strip"),
+    (">v1:a1*0,a2", "a1=restarted", "candidate@a1", "a2 moved_within lost strip"),
+    (">v1:a1*0,a2", "a1=restarted", "lost@a1 write", "a2 moved_within lost strip"),
+    (TWO, "a1=restarted a2=down", "lost@a1", "a1 moved_within lost strip"),
+    (DEPLOYED, "a1=restarted", "lost@a1", "b1 moved lost strip"),
+    // Unknown here: by its time the pin is of the life before, or of this one.
+    (">v1:a1*0,a2", "a1=restarted", "id pin@a1", "a2 moved_within lost strip"),
+    (TWO, "a1=restarted", "id newer@a1", "a1 returned valid"),
+    (TWO, "a1=restarted", "id route@a1", "a1 returned valid"),
+    // Taken over by another proxy meanwhile.
+    (TWO, "a1=restarted", "lost@a1 newer@a2", "a2 returned valid"),
+    // Its backend is not the one that restarted, or it was seen since.
+    (TWO, "a1=restarted", "idle@a2", "a2 returned none"),
+    (TWO, "a1=restarted", "live@a1", "a1 pinned none"),
+    // Its user is still to be told.
+    (TWO, "a1=restarted", "evicted@a1 write", "503 evicted overridden"),
+    // Only suspected: the application decides.
+    (TWO, "a1=down a1=up", "live@a1", "a1 pinned none"),
+    (TWO, "a1=down a1=up", "lost@a1", "a1 returned none"),
+    (TWO, "a1=down a1=up", "id pin@a1", "a1 returned valid"),
+];
+
 const ABSENT: &[Row] = &[
     (TWO, "a1=down", "live@a1", "a2 stand_in down"),
     (TWO, "a1=down", "id pin@a1", "a2 stand_in down"),
@@ -387,6 +419,11 @@ fn a_dead_session_is_stripped_and_its_user_is_new() {
 }
 
 #[test]
+fn a_proven_restart_makes_its_users_new_clients_and_a_suspected_one_changes_nothing() {
+    check(RESTARTED);
+}
+
+#[test]
 fn a_live_session_whose_backend_is_away_goes_by_failover() {
     check(ABSENT);
 }
@@ -403,10 +440,10 @@ fn when_all_drain_the_policy_decides_and_no_pin_is_lost() {
 
 #[test]
 fn every_reason_that_deciding_gives_is_in_the_tables() {
-    let rows = [PINS, DISAGREEMENTS, DEAD, ABSENT, NEW, ALL_DRAINING, REPLAYED, MOVE_POINTS, EVICTED].concat();
+    let rows = [PINS, DISAGREEMENTS, DEAD, RESTARTED, ABSENT, NEW, ALL_DRAINING, REPLAYED, MOVE_POINTS, EVICTED].concat();
     let seen: BTreeSet<&str> = rows.iter().filter_map(|(_, _, _, expected)| expected.split(' ').nth(1)).collect();
     // Those that the shell finds before or after deciding.
-    let elsewhere = [Reason::QueueFull, Reason::QueueTimeout, Reason::NoApp, Reason::BadPath, Reason::BodyTooLarge];
+    let elsewhere = [Reason::QueueFull, Reason::QueueTimeout, Reason::RetryBudget, Reason::NoApp, Reason::BadPath, Reason::BodyTooLarge];
     for reason in Reason::ALL {
         assert_eq!(seen.contains(reason.as_str()), !elsewhere.contains(&reason), "{reason:?}");
     }

@@ -23,6 +23,8 @@ pub enum Doubt {
     Full,
     /// Unknown ids are no longer adopted.
     AdoptionCapped,
+    /// The state cannot be written: a restart would forget sessions that were born since.
+    Unsaved,
     /// Traffic was not seen for one idle timeout, and the backend itself counts more sessions than the ledger can explain.
     Contradicted {
         /// By the backend.
@@ -53,6 +55,7 @@ impl fmt::Display for Doubt {
         match self {
             Doubt::Full => f.write_str("ledger full: sessions without a place may live (max_entries)"),
             Doubt::AdoptionCapped => f.write_str("adoption at its cap: unknown sessions may live (a tenth of max_entries)"),
+            Doubt::Unsaved => f.write_str("the state cannot be written: a restart would forget sessions (see the log)"),
             Doubt::Contradicted { counted, known } => write!(f, "count probe says {counted}, ledger knows {known}"),
             Doubt::Strangers { candidates: 1, .. } => f.write_str("1 unknown session was seen once"),
             Doubt::Strangers { candidates, .. } => write!(f, "{candidates} unknown sessions were seen once"),
@@ -84,6 +87,9 @@ pub fn doubt(app: &App, backend: &Backend, now: Time) -> Option<Doubt> {
     }
     if app.ledger.adoption_capped() {
         return Some(Doubt::AdoptionCapped);
+    }
+    if app.ledger.unsaved() {
+        return Some(Doubt::Unsaved);
     }
     let reading = backend.live.count_reading().filter(|reading| now.since(reading.at) <= FRESH);
     if reading.is_some_and(|reading| reading.agrees()) {

@@ -39,7 +39,7 @@ impl Drain {
             earliest = earliest.max(match doubt(app, backend, now) {
                 Some(Doubt::Young { seen, idle_timeout, .. }) => idle_timeout.saturating_sub(seen),
                 Some(Doubt::Strangers { left, .. }) => left,
-                Some(Doubt::Full | Doubt::AdoptionCapped | Doubt::Contradicted { .. }) | None => Duration::ZERO,
+                Some(Doubt::Full | Doubt::AdoptionCapped | Doubt::Unsaved | Doubt::Contradicted { .. }) | None => Duration::ZERO,
             });
         }
         // A deadline that came too late for the rate of evictions is missed: the last one goes when the rate allows.

@@ -3,7 +3,7 @@
 //! Engaged and kept-alive sessions share one atomic word. With two words a reader could see a session in neither while
 //! it changes from one to the other, and a drain would take that moment for zero.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::recent::Recent;
@@ -100,6 +100,7 @@ pub struct Counts {
     ended: [AtomicU64; EndReason::ALL.len()],
     lost: [AtomicU64; LossCause::ALL.len()],
     out_of_sight: Recent,
+    doubts: AtomicU32,
 }
 
 impl Counts {
@@ -179,6 +180,16 @@ impl Counts {
     /// Keeps [`Counts::out_of_sight`] true; to be called several times within the span.
     pub fn sample(&self, span: Duration, now: Time) {
         self.out_of_sight.sample(self.out_of_sight_total(), span, now);
+    }
+
+    /// From now on it is in doubt whether the backend still knows its sessions.
+    pub fn doubt(&self) {
+        self.doubts.fetch_add(1, Relaxed);
+    }
+
+    /// How often that happened so far.
+    pub fn doubts(&self) -> u32 {
+        self.doubts.load(Relaxed)
     }
 
     fn out_of_sight_total(&self) -> u64 {

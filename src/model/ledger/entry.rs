@@ -119,6 +119,9 @@ pub(super) struct Entry {
     /// Place on the shelf from which room is made; unused while on none.
     pub queue: Links,
     pub standing: Standing,
+    /// How often its backend had been in doubt when it last vouched for this session, modulo 256: a session that sits out 255
+    /// restarts and meets the next one is taken for vouched for.
+    pub doubts: u8,
     /// Which live gauge counts it once confirmed.
     pub engaged: bool,
     /// Counts towards the cap on unsigned adoption, as a tombstone too: else a patient inventor of ids could fill the
@@ -158,6 +161,7 @@ impl Entry {
             timer: Links::NONE,
             queue: Links::NONE,
             standing: Standing::Live { confirmed: false },
+            doubts: 0,
             engaged: false,
             unsigned: false,
             told: false,

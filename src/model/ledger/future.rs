@@ -70,6 +70,19 @@ impl Ledger {
         Future { last_end: last.map(time), newborns_until: newborns.map(time), prospect }
     }
 
+    /// What finished sessions have taught, and when that was last brought up to date: at most a minute ago.
+    pub fn history(&self) -> (History, Time) {
+        let learned = lock(&self.learned);
+        (learned.history.clone(), learned.at)
+    }
+
+    /// Takes over what finished sessions taught a process before, up to `at`.
+    pub fn recall_history(&self, rows: &[Vec<f64>], at: Time) {
+        let mut learned = lock(&self.learned);
+        learned.history.add_rows(rows);
+        learned.at = learned.at.max(at);
+    }
+
     /// Takes in what the shards have counted, if it is time to.
     pub(super) fn learn_in_time(&self, now: Time) {
         let at = lock(&self.learned).at;

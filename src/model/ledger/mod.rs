@@ -43,7 +43,7 @@ mod survey;
 mod tests;
 mod wheel;
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alias::Aliases;
@@ -139,6 +139,7 @@ pub struct Ledger {
     learned: Mutex<Learned>,
     room: Arc<Room>,
     clock: Clock,
+    unsaved: AtomicBool,
     /// When it was last looked for exchanges under way.
     looked: AtomicU32,
 }
@@ -153,7 +154,8 @@ impl Ledger {
         let (room, clock, spare) = (Arc::new(Room::new(&rules)), Clock { epoch }, Arc::default());
         let shard = || Mutex::new(Shard::new(Spans::from(&rules), clock, Arc::clone(&room), Arc::clone(&spare)));
         let shards = std::iter::repeat_with(shard).take(shards).collect();
-        Ledger { shards, aliases: Mutex::default(), learned: Mutex::default(), room, clock, looked: AtomicU32::new(0) }
+        let (aliases, learned, unsaved, looked) = Default::default();
+        Ledger { shards, aliases, learned, room, clock, unsaved, looked }
     }
 
     /// Makes `counts` those of backend `slot`. To be done before the slot's first session; the first registration of a
@@ -318,6 +320,16 @@ impl Ledger {
         self.with(key, now, |shard, i, _| shard.end(i, EndReason::Lost, Some(cause), 0, now)).unwrap_or(false)
     }
 
+    /// The backend in `slot` knows the session: what made that doubtful is settled.
+    pub fn vouch(&self, key: SessionKey, slot: u32, now: Time) {
+        let now = self.clock.now(now);
+        self.with(key, now, |shard, i, _| {
+            if shard.slab.at(i).slot == slot {
+                shard.vouch(i);
+            }
+        });
+    }
+
     /// The live session belongs to backend `to_slot` from now on (`failover: repin`): it ended there as moved and
     /// arrived here. False if it was not live, or here already.
     pub fn relocate(&self, key: SessionKey, to_slot: u32, now: Time) -> bool {
@@ -376,6 +388,16 @@ impl Ledger {
     /// confident.
     pub fn adoption_capped(&self) -> bool {
         self.room.unsigned_capped()
+    }
+
+    /// Whether what happens here can at present not be written down, so that a process after this one would not know of it.
+    pub fn unsaved(&self) -> bool {
+        self.unsaved.load(Ordering::Acquire)
+    }
+
+    /// What whoever writes it down says of that.
+    pub fn set_unsaved(&self, unsaved: bool) {
+        self.unsaved.store(unsaved, Ordering::Release);
     }
 
     /// Bytes allocated for entries, their index and their timers.

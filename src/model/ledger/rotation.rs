@@ -82,6 +82,12 @@ impl Ledger {
             shard.finish(i, EndReason::Lost, Some(LossCause::Failover), now.stamp, now);
             return Verdict::Replaced;
         }
+        // A login and a lost memory look the same here. The user is served alike in both cases; only the counts differ, and after a
+        // restart that nothing disproves it is the loss that is likely.
+        if shard.in_doubt(i) {
+            shard.finish(i, EndReason::Lost, Some(LossCause::Restart), now.stamp, now);
+            return Verdict::Replaced;
+        }
         if shard.spans.rotation.is_some_and(|longest| silent > longest) {
             shard.finish(i, EndReason::Lost, Some(LossCause::Replaced), now.stamp, now);
             return Verdict::Replaced;

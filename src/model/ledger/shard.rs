@@ -286,6 +286,22 @@ impl Shard {
         }
     }
 
+    /// The backend of entry `i` knows it.
+    pub fn vouch(&mut self, i: u32) {
+        let doubts = self.doubts(self.slab.at(i).slot);
+        self.slab.at_mut(i).doubts = doubts;
+    }
+
+    /// Whether its backend may have forgotten entry `i`.
+    pub fn in_doubt(&self, i: u32) -> bool {
+        let entry = self.slab.at(i);
+        entry.doubts != self.doubts(entry.slot)
+    }
+
+    fn doubts(&self, slot: u32) -> u8 {
+        self.counts(slot).doubts().to_le_bytes()[0]
+    }
+
     /// Ends a live session. A loss of an unconfirmed one is none: nobody ever came back with it.
     /// True when a confirmed session ended.
     pub fn finish(&mut self, i: u32, reason: EndReason, cause: Option<LossCause>, at: u32, now: Now) -> bool {
@@ -391,6 +407,7 @@ impl Shard {
     }
 
     pub fn insert(&mut self, entry: Entry, now: Now) {
+        let entry = Entry { doubts: self.doubts(entry.slot), ..entry };
         self.counts(entry.slot).shift(Gauge::Nowhere, entry.gauge());
         self.place(entry, now);
     }
@@ -438,9 +455,13 @@ impl Shard {
     /// The one way in which an entry changes what it is counted as.
     pub fn change(&mut self, i: u32, now: Now, alter: impl FnOnce(&mut Entry)) {
         let entry = self.slab.at_mut(i);
-        let (slot, gauge, shelf, unsigned) = (entry.slot, entry.gauge(), entry.shelf(), entry.unsigned);
+        let (slot, gauge, shelf, unsigned, live) = (entry.slot, entry.gauge(), entry.shelf(), entry.unsigned, entry.is_live());
         alter(entry);
         let (new_slot, new_gauge, new_shelf) = (entry.slot, entry.gauge(), entry.shelf());
+        if entry.is_live() && (!live || slot != new_slot) {
+            self.vouch(i);
+        }
+        let entry = self.slab.at(i);
         if unsigned && !entry.unsigned {
             self.room.release_unsigned();
         }

@@ -9,7 +9,7 @@ use crate::model::change::Change;
 use crate::model::decide::Forward;
 use crate::model::drain::{Drain, DrainState, Step};
 use crate::model::event::Owner;
-use crate::model::ledger::LossCause;
+use crate::model::incarnation::Proof;
 use crate::model::sketch;
 use crate::model::target::Target;
 
@@ -213,8 +213,10 @@ impl Simulation {
         if what == 2 && self.dice.below(2) == 0 {
             // A proven restart: its sessions are lost, counted once.
             let app = Arc::clone(&self.world.view.apps[place.0]);
-            app.ledger.lose(place.1, LossCause::Restart, self.world.now);
-            backend.live.reborn();
+            backend.live.reborn(Proof::Operator, &app.ledger, place.1, self.world.now, self.world.now);
+        }
+        if health != Health::Down && backend.live.gate.read().health == Health::Down {
+            backend.live.suspect();
         }
         backend.live.observe(health, self.world.now);
         self.note(|| format!("{}/{} is {}{memory}", backend.release, backend.spec.name, health.as_str()));

@@ -108,3 +108,33 @@ fn a_session_is_left_behind_at_a_move_point_only() {
     check(Reason::Moved, true);
     check(Reason::MovedWithin, true);
 }
+
+/// After its backend was away, the answers to requests of session `A` that were all decided before the first of them: what a1's
+/// counts are then, as sessions lost, renamed, born and alive.
+#[track_caller]
+fn check_doubt(answers: &[Heard], expected: [u64; 4]) {
+    let world = world("live");
+    let (ledger, live) = (&world.shop().ledger, &world.backend("a1").live);
+    live.counts.doubt();
+    let facts = facts(&world, Some(A));
+    let visits = answers.iter().map(|heard| (begin(&world, &facts, &forward(&world, "a1", Reason::Returned)), heard));
+    for (mut visit, heard) in visits.collect::<Vec<_>>() {
+        visit.hear(ledger, *heard, world.now);
+    }
+    let counts = &live.counts;
+    let found = [counts.lost(LossCause::Restart), counts.rotated(), counts.born(), counts.live() + counts.unconfirmed()];
+    assert_eq!(found, expected, "{answers:?}");
+}
+
+#[test]
+fn after_a_suspected_restart_each_session_is_judged_by_its_own_answer() {
+    const C: SessionKey = SessionKey([3; 16]);
+    check_doubt(&[Heard::Set(B, 0)], [1, 0, 2, 1]);
+    check_doubt(&[Heard::Nothing, Heard::Set(B, 0)], [0, 1, 1, 1]);
+    check_doubt(&[Heard::Set(A, 0), Heard::Set(B, 0)], [0, 1, 1, 1]);
+    // An error says nothing.
+    check_doubt(&[Heard::Failure, Heard::Set(B, 0)], [1, 0, 2, 1]);
+    // A page and its parts ask at once, and each gets a session of its own: one was lost.
+    check_doubt(&[Heard::Set(B, 0), Heard::Set(C, 0)], [1, 0, 3, 2]);
+    check_doubt(&[Heard::Set(B, 0), Heard::Nothing], [1, 0, 2, 1]);
+}

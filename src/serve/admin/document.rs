@@ -18,7 +18,7 @@ use crate::serve::date::rfc3339;
 /// Longest list of sessions in one answer: a million lines help nobody.
 const LIST_MAX: usize = 10_000;
 
-/// The status document.
+/// The status document, of a process that goes on.
 pub(super) fn status(control: &Control) -> api::Status {
     // Drains before the view: a drain that begins in between is missing here, rather than its release there.
     let drains = control.drains();
@@ -26,6 +26,7 @@ pub(super) fn status(control: &Control) -> api::Status {
     let now = control.now();
     api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        stopping: false,
         apps: view.apps.iter().map(|a| (a.name.to_string(), app(a))).collect(),
         drains: drains.iter().map(|d| drain(control, d, &view, now)).collect(),
     }

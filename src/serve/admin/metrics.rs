@@ -14,6 +14,7 @@ use crate::model::admission::{Admission, Health, Intent, ReleaseState};
 use crate::model::count::CountFault;
 use crate::model::drain::Outlook;
 use crate::model::forecast::Eta;
+use crate::model::incarnation::Proof;
 use crate::model::ledger::{EndReason, LossCause};
 use crate::model::reason::{PinResult, Reason};
 use crate::model::replay::ReplayCause;
@@ -220,10 +221,12 @@ pub const METRICS: &[Described] = &[
         "tidegate_backend_incarnations_total",
         Kind::Counter,
         &["app", "release", "backend", "proof"],
-        "Restarts of the backend's process, by how they were found out.",
+        "Restarts of the backend's process: proven by its header or the operator, or suspected since it was away.",
         |s, out| {
             for (names, backend) in s.backends() {
-                out.put_with(&names, "proven", u64::from(backend.live.incarnation().saturating_sub(1)));
+                for proof in Proof::ALL {
+                    out.put_with(&names, proof.as_str(), backend.live.lives.begun(proof));
+                }
             }
         },
     ),

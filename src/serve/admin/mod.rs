@@ -44,6 +44,7 @@ pub use crate::serve::date::rfc3339;
 pub use access::{Access, Token};
 pub(crate) use document::drain as drain_document;
 pub use listen::AdminListener;
+use listen::Pausable;
 
 /// Largest body of an order: a staged release with a thousand backends fits.
 const BODY_MAX: usize = 64 * 1024;
@@ -62,12 +63,16 @@ pub struct Admin {
     pub control: Arc<Control>,
     /// Whether `/readyz` says so: false while starting and stopping.
     pub ready: Arc<AtomicBool>,
+    /// Whether the process has been told to stop: it then ends when the exchanges under way do.
+    pub stopping: Arc<AtomicBool>,
     /// The request path's own view of a request.
     pub explain: Box<Explain>,
     /// The configuration's way back to YAML.
     pub export: Box<Export>,
     /// True when the process stops: event streams end, idle connections close.
     pub stop: watch::Receiver<bool>,
+    /// True while nobody is accepted, since another process may be about to answer here.
+    pub paused: watch::Receiver<bool>,
 }
 
 /// Serves until `admin.stop` says true and the exchanges under way have ended, or had [`LEAVING`] to do so.
@@ -75,12 +80,12 @@ pub struct Admin {
 /// # Errors
 /// Accepting failed for good.
 pub async fn serve(listener: AdminListener, access: Access, admin: Arc<Admin>) -> io::Result<()> {
-    let (stop, late) = (stopped(admin.stop.clone()), stopped(admin.stop.clone()));
+    let (stop, late, paused) = (stopped(admin.stop.clone()), stopped(admin.stop.clone()), admin.paused.clone());
     let router = router(access, admin);
     let serving = async move {
         match listener {
-            AdminListener::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
-            AdminListener::Unix(listener, _file) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
+            AdminListener::Tcp(listener) => axum::serve(Pausable::new(listener, paused), router).with_graceful_shutdown(stop).await,
+            AdminListener::Unix(listener, _file) => axum::serve(Pausable::new(listener, paused), router).with_graceful_shutdown(stop).await,
         }
     };
     tokio::select! {
@@ -110,6 +115,7 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
         .route("/drains/{id}", get(tell::drain).delete(order::cancel))
         .route("/intent", post(order::intent))
         .route("/evict", post(order::evict))
+        .route("/lost", post(order::lost))
         .route("/explain", post(order::explain))
         .route("/export", get(tell::export))
         .route("/events", get(tell::events))

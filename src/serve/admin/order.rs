@@ -236,6 +236,14 @@ pub(super) async fn evict(State(admin): Shared, headers: HeaderMap, body: Bytes)
     Ok(Json(api::Evicted { evicted: evicted as u64 }).into_response())
 }
 
+pub(super) async fn lost(State(admin): Shared, headers: HeaderMap, body: Bytes) -> Answer {
+    let order: api::Lost = read(&headers, &body)?;
+    let target = target(&order.target)?;
+    let lost = tokio::task::spawn_blocking(move || admin.control.lost(&target)).await;
+    let broken = |_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the sessions could not be given up", "see the process log");
+    Ok(Json(api::SessionsLost { lost: lost.map_err(broken)?? as u64 }).into_response())
+}
+
 pub(super) async fn explain(State(admin): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     let order: api::Explain = read(&headers, &body)?;
     super::known_app(&admin, &order.app)?;

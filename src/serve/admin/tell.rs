@@ -35,7 +35,8 @@ pub(super) async fn readyz(State(admin): Shared) -> Response {
     if admin.ready.load(std::sync::atomic::Ordering::Acquire) {
         return "ready\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n").into_response()
+    let why = if admin.stopping.load(std::sync::atomic::Ordering::Acquire) { "stopping\n" } else { "starting\n" };
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 pub(super) async fn prometheus(State(admin): Shared) -> Response {
@@ -43,7 +44,8 @@ pub(super) async fn prometheus(State(admin): Shared) -> Response {
 }
 
 pub(super) async fn status(State(admin): Shared) -> Json<api::Status> {
-    Json(document::status(&admin.control))
+    let stopping = admin.stopping.load(std::sync::atomic::Ordering::Acquire);
+    Json(api::Status { stopping, ..document::status(&admin.control) })
 }
 
 pub(super) async fn drains(State(admin): Shared) -> Json<api::Drains> {

@@ -50,8 +50,12 @@ fn loaded_control(idle_timeout: Duration) -> Arc<Control> {
         current: Current::Release("v41".to_owned()),
         releases: vec![release("v41", &[("a1", 8081), ("a2", 8082)]), release("v42", &[("b1", 9081)])],
     };
-    let app =
-        NewApp { spec, keyring: Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap()), hash: Arc::new(KeyedHash::new([7; 16])) };
+    let app = NewApp {
+        spec,
+        keyring: Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap()),
+        hash: Arc::new(KeyedHash::new([7; 16])),
+        memory: None,
+    };
     control.apply(&Change::Load(vec![app]), Owner::Config, DrainOrder::default()).unwrap();
     up(&control, &["v41", "v42"]);
     Arc::new(control)
@@ -83,9 +87,11 @@ fn admin(control: &Arc<Control>) -> (Arc<Admin>, watch::Sender<bool>) {
     let admin = Admin {
         control: Arc::clone(control),
         ready: Arc::new(AtomicBool::new(false)),
+        stopping: Arc::default(),
         explain: Box::new(explain),
         export: Box::new(|| "apps: {}\n".to_owned()),
         stop: stopped,
+        paused: watch::channel(false).1,
     };
     (Arc::new(admin), stop)
 }
@@ -467,4 +473,25 @@ async fn the_exposition_names_every_metric_that_has_a_sample() {
     assert!(answer.body.contains(&format!("tidegate_count_probe_drift{{{of_a1}}} 3\n")), "{}", answer.body);
     assert!(answer.body.contains(&format!("tidegate_count_probe_failures_total{{{of_a1},cause=\"status\"}} 1\n")), "{}", answer.body);
     assert!(answer.body.contains("tidegate_release_state{app=\"shop\",release=\"v42\",state=\"draining\"} 1"));
+}
+
+#[tokio::test]
+async fn a_paused_address_leaves_its_clients_to_a_successor() {
+    let (paused, pause) = watch::channel(true);
+    let first = AdminListener::bind(&AdminAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+    let (address, socket) = (first.local_addr().unwrap(), first.duplicate().unwrap());
+    let AdminListener::Tcp(listener) = first else { panic!("TCP was asked for") };
+    let mut first = super::listen::Pausable::new(listener, pause);
+    let client = tokio::net::TcpStream::connect(address).await.unwrap();
+    let here = client.local_addr().unwrap();
+    let AdminListener::Tcp(second) = AdminListener::adopt(&AdminAddress::Tcp(address), socket).unwrap() else { panic!("TCP") };
+    {
+        let mut waits = std::pin::pin!(axum::serve::Listener::accept(&mut first));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut waits).await.is_err(), "it pauses");
+        assert_eq!(second.accept().await.unwrap().1, here);
+        // The successor fails: the first one goes on.
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        paused.send_replace(false);
+        waits.await;
+    }
 }

@@ -27,6 +27,7 @@ impl Control {
     /// # Errors
     /// [`Refused`] when the target does not exist.
     pub fn evict(&self, target: &Target, idle: Option<Duration>) -> Result<usize, Refused> {
+        self.thawed()?;
         let (view, now) = (self.view(), self.now());
         let apps = target.slots(&view);
         if apps.is_empty() {

@@ -15,7 +15,7 @@ fn control(drawn: &str) -> Control {
     let mut settings = Settings::default();
     settings.session.idle_timeout = Duration::from_millis(1);
     let keyring = Arc::new(Keyring::new([("k", [7; 32].as_slice())]).unwrap());
-    let app = NewApp { spec: sketch::app("shop", drawn, settings), keyring, hash: Arc::new(KeyedHash::new([7; 16])) };
+    let app = NewApp { spec: sketch::app("shop", drawn, settings), keyring, hash: Arc::new(KeyedHash::new([7; 16])), memory: None };
     let control = Control::new(Clock::start());
     control.apply(&Change::Load(vec![app]), Owner::Config, DrainOrder::default()).unwrap();
     for backend in control.view().apps[0].backends.iter().flatten() {
@@ -227,4 +227,26 @@ fn an_outlook_is_remembered_for_a_moment() {
     let first = control.outlook(&drain);
     open_session(&control, 2);
     assert_eq!(control.outlook(&drain), first);
+}
+
+#[test]
+fn while_another_process_takes_over_no_order_is_taken_and_no_drain_moves() {
+    let control = control("v1:a1 >v2:b1");
+    control.freeze(true);
+    for refused in [
+        promote(&control, "v1", None).map(drop),
+        order(&control, "shop/v2/b1", Intent::Maintain).map(drop),
+        control.cancel(1).map(drop),
+        control.evict(&Target::parse("shop/v1").unwrap(), None).map(drop),
+    ] {
+        assert_eq!(refused.expect_err("frozen").what, "an upgrade is under way");
+    }
+    let before = control.drains()[0].state;
+    for _ in 0..4 {
+        std::thread::yield_now();
+        control.tick();
+    }
+    assert_eq!(control.drains()[0].state, before);
+    control.freeze(false);
+    promote(&control, "v1", None).expect("it goes on");
 }

@@ -130,6 +130,7 @@ impl Gateway {
         use ErrorType::{ConnectionClosed, InvalidHTTPHeader, ReadError, ReadTimedout, WriteError, WriteTimedout};
         let code = match (e.etype(), e.esource()) {
             (ErrorType::HTTPStatus(code), _) => *code,
+            _ if exchange.refused == Some(Reason::RetryBudget) => 503,
             (WriteError | ReadError | ConnectionClosed | ReadTimedout | WriteTimedout, ErrorSource::Downstream) => 0,
             (InvalidHTTPHeader, ErrorSource::Downstream) => 400,
             (_, ErrorSource::Downstream) => 400,

@@ -51,6 +51,10 @@ pub struct Exchange {
     /// Whether its decision has been counted.
     pub(super) tallied: bool,
     pub(super) tried: Tried,
+    /// Further tries so far.
+    pub(super) retries: u32,
+    /// Whether it was sent again after a connection that broke without an answer.
+    pub(super) repeated: bool,
     pub(super) waited: bool,
     pub(super) ignored: bool,
     /// The path as the backend knows it, where that differs.
@@ -189,6 +193,8 @@ impl Exchange {
             replaying: false,
             tallied: false,
             tried: Tried::default(),
+            retries: 0,
+            repeated: false,
             waited: false,
             ignored: false,
             mapped: None,

@@ -8,6 +8,7 @@
 //! | `entry` | reads the facts, decides, claims |
 //! | `patience` | waiting for a backend without losing sight of the client |
 //! | `request_head` | what the backend sees |
+//! | `retry` | a backend that broke off: whether the request is sent again |
 //! | `replay` | an answer that is discarded, and the second try |
 //! | `tunnel` | a WebSocket or event stream joins the open tunnels |
 //! | `session_news` | what an answer says of its session |
@@ -25,6 +26,7 @@ mod record;
 mod replay;
 mod request_head;
 mod response_head;
+mod retry;
 mod session_news;
 mod tunnel;
 
@@ -36,7 +38,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
@@ -232,7 +234,7 @@ impl ProxyHttp for Gateway {
         &self,
         _: &HttpPeer,
         session: &mut Session,
-        mut e: Box<Error>,
+        e: Box<Error>,
         exchange: &mut Box<Exchange>,
         client_reused: bool,
     ) -> Box<Error> {
@@ -240,17 +242,7 @@ impl ProxyHttp for Gateway {
             // Decided where the answer was heard.
             return e;
         }
-        // A backend may have acted on what it got. Only a request that may be repeated by its method (RFC 9110 §9.2.2), whole
-        // in the buffer, on a pooled connection that turned out to be closed, is sent again.
-        // An HTTP/2 backend may say itself that it has not (RFC 9113 §8.7); Pingora then has decided already.
-        let again = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
-        let refused = matches!(e.retry, RetryType::Decided(true));
-        if !again || !(refused || session.req_header().method.is_idempotent()) {
-            e.set_retry(false);
-        } else {
-            e.retry.decide_reuse(client_reused);
-        }
-        e
+        self.broke_off(session, exchange, e, client_reused)
     }
 
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Box<Exchange>, _: &Error, _: ProxyWarnLogContext) -> bool {

@@ -102,7 +102,7 @@ impl Gateway {
         let room = exchange.tried.add(backend.slot);
         exchange.claim = None;
         exchange.stay = None;
-        e.set_retry(room);
+        e.set_retry(room && self.may_retry(exchange));
         e
     }
 }

@@ -50,7 +50,7 @@ impl BackendProbe {
         BackendProbe { connectors, spec, settings, memory: Mutex::default() }
     }
 
-    /// The last value of `instance_header`: a new one proves that the backend's process began another life.
+    /// The value of `instance_header` in the last probe's answer: a new one proves that the backend's process began another life.
     pub fn instance(&self) -> Option<Box<[u8]>> {
         self.memory().instance.clone()
     }
@@ -60,6 +60,8 @@ impl BackendProbe {
     /// # Errors
     /// Anything but a ready backend; [`answer_of`] and [`describe`] say what it was.
     pub async fn probe(&self, address: SocketAddr) -> Result<()> {
+        // A probe without an answer says nothing of the process behind the address.
+        self.memory().instance = None;
         let port = self.settings.port.unwrap_or_else(|| address.port());
         let connected = Connected::default();
         let peer = outbound::peer(SocketAddr::new(address.ip(), port), outbound::tls_of(&self.spec), self.spec.protocol, &connected);

@@ -19,10 +19,12 @@ use crate::model::backend::{Backend, Live};
 use crate::model::balance::mix;
 use crate::model::event::Owner;
 use crate::model::health::{ConnectFailure, HealthTrack, ProbeAnswer};
-use crate::model::ledger::{Ledger, LossCause};
+use crate::model::incarnation::{Instance, Proof};
+use crate::model::ledger::Ledger;
 use crate::model::path_map::PathMap;
 use crate::model::routes::under;
 use crate::model::settings::{BackendSpec, CountProbe, HealthSettings};
+use crate::model::time::Time;
 use crate::model::view::App;
 use crate::serve::control::Control;
 use crate::serve::outbound::Connectors;
@@ -93,9 +95,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Goes on from the health that the backend's gate shows.
+    /// Goes on from the health that the backend's gate shows; of one not tested yet, from what a process before had found.
     pub fn new(control: Arc<Control>, live: Arc<Live>, subject: Subject) -> Watch {
-        let track = Mutex::new(HealthTrack::resume(live.gate.read().health));
+        let track = Mutex::new(match live.gate.read().health {
+            Health::Untested => HealthTrack::recall(live.last_health),
+            health => HealthTrack::resume(health),
+        });
         Watch { control, live, subject: Mutex::new(subject), track, wake: Notify::new(), probed: watch::Sender::new(false) }
     }
 
@@ -141,46 +146,52 @@ impl Watch {
         let mut subject = lock(&self.subject).clone();
         let mut probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&subject.spec), subject.health.clone());
         let mut resolver = Resolver::default();
-        let mut instance = None;
+        let mut known = self.live.instance();
         loop {
             let now = lock(&self.subject).clone();
             if !now.probed_alike(&subject) {
                 probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&now.spec), now.health.clone());
                 // The new settings may name another header: its value proves nothing yet.
-                instance = None;
+                known = None;
             }
             subject = now;
             let started = Instant::now();
-            self.probe_once(&subject, &probe, &mut resolver).await;
-            self.compare_lives(&subject, &mut instance, probe.instance());
+            self.probe_once(&subject, &probe, &mut resolver, &mut known).await;
             let first = !self.probed.send_replace(true);
             dice = mix(dice);
             self.rest(started, pause(subject.health.interval, first, dice)).await;
         }
     }
 
-    async fn probe_once(&self, subject: &Subject, probe: &BackendProbe, resolver: &mut Resolver) {
+    async fn probe_once(&self, subject: &Subject, probe: &BackendProbe, resolver: &mut Resolver, known: &mut Option<Instance>) {
         match resolver.address(&subject.spec.address, &self.live).await {
             Ok(address) => {
                 let target = ProbeTarget { addr: PeerAddress::Inet(address), weight: 1, ext: http::Extensions::new() };
+                let asked = self.control.now();
                 let result = probe.check(&target).await;
+                // First of all: whoever enters because of this answer must meet a ledger that knows of the restart.
+                let told = self.compare_lives(subject, known, probe.instance(), asked);
                 let words = || describe(&result, subject.health.timeout);
-                self.learn_lazily(words, |track| track.observe(answer_of(&result), &subject.health));
+                self.learn_lazily(words, told, |track| track.observe(answer_of(&result), &subject.health));
             }
             Err(why) => self.learn(&why, |track| track.observe(ProbeAnswer::Unreachable, &subject.health)),
         }
     }
 
-    fn compare_lives(&self, subject: &Subject, known: &mut Option<Box<[u8]>>, seen: Option<Box<[u8]>>) {
-        if seen.is_none() || *known == seen {
-            return;
+    /// Whether the answer tells which process gave it, and that is no news any more.
+    fn compare_lives(&self, subject: &Subject, known: &mut Option<Instance>, seen: Option<Box<[u8]>>, asked: Time) -> bool {
+        let Some(value) = seen else { return false };
+        let now = Instance { value, seen: asked };
+        let before = known.replace(now.clone());
+        if before.as_ref().is_some_and(|before| before.value == now.value) {
+            return true;
         }
-        if known.is_some() {
-            self.live.reborn();
-            let lost = subject.ledger.lose(subject.slot, LossCause::Restart, self.control.now());
-            self.control.note(Owner::Health, &subject.name(), format!("restarted, as its instance header proves; {lost} sessions lost"));
-        }
-        *known = seen;
+        self.live.set_instance(Some(now));
+        self.control.changed();
+        let Some(before) = before else { return false };
+        let lost = self.live.reborn(Proof::Header, &subject.ledger, subject.slot, before.seen, self.control.now());
+        self.control.note(Owner::Health, &subject.name(), format!("restarted, as its instance header proves; {lost} sessions lost"));
+        true
     }
 
     /// Until the next probe is due, or a failed connect or a change of settings asks for one.
@@ -192,16 +203,26 @@ impl Watch {
     }
 
     fn learn(&self, words: &str, fact: impl FnOnce(&mut HealthTrack) -> Option<Health>) {
-        self.learn_lazily(|| words.to_owned(), fact);
+        self.learn_lazily(|| words.to_owned(), false, fact);
     }
 
-    /// Feeds a fact to the track and publishes what it changes; words are made for a change only.
-    fn learn_lazily(&self, words: impl FnOnce() -> String, fact: impl FnOnce(&mut HealthTrack) -> Option<Health>) {
+    /// Feeds a fact to the track and publishes what it changes; words are made for a change only. `told`: which process is behind
+    /// the address is known. Where it is not, one that comes back may have another memory.
+    fn learn_lazily(&self, words: impl FnOnce() -> String, told: bool, fact: impl FnOnce(&mut HealthTrack) -> Option<Health>) {
         let mut track = lock(&self.track);
         let Some(health) = fact(&mut track) else { return };
+        let suspected = !told && self.live.gate.read().health == Health::Down;
+        if suspected {
+            self.live.suspect();
+        }
         if let Some(before) = self.live.observe(health, self.control.now()) {
             let name = lock(&self.subject).name();
-            self.control.note(Owner::Health, &name, format!("{} -> {}: {}", before.as_str(), health.as_str(), words()));
+            let sessions = self.live.counts.live();
+            let doubt = match suspected && sessions > 0 {
+                true => format!("; perhaps restarted: of {sessions} sessions each one's own answer decides"),
+                false => String::new(),
+            };
+            self.control.note(Owner::Health, &name, format!("{} -> {}: {}{doubt}", before.as_str(), health.as_str(), words()));
         }
     }
 }

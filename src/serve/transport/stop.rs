@@ -1,5 +1,8 @@
 //! Stopping without cutting anybody: the phases, and the counts that say when the last one is through.
 //!
+//! First nothing changes but what `/readyz` says (the lame duck): whoever sends us clients needs time to see it, and until then
+//! refusing one, or closing a kept connection, would be an error for somebody.
+//!
 //! Between "no new connections" and "idle connections closed" lies a linger. Without it a client that reuses its connection
 //! at that very moment is reset (tried: 7 errors in 20,000 requests per upgrade; with it none).
 
@@ -30,15 +33,17 @@ struct State {
 /// How long the steps of a stop may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopTimes {
+    /// How long everything goes on as before.
+    pub lame_duck: Duration,
     /// How long idle connections still take one more request after accepting has ended.
     pub linger: Duration,
-    /// Longest wait for exchanges under way, from the beginning of the stop.
+    /// Longest wait for exchanges under way, from the end of accepting.
     pub grace_period: Duration,
 }
 
 impl Default for StopTimes {
     fn default() -> StopTimes {
-        StopTimes { linger: Duration::from_millis(300), grace_period: Duration::from_secs(30) }
+        StopTimes { lame_duck: Duration::ZERO, linger: Duration::from_millis(300), grace_period: Duration::from_secs(30) }
     }
 }
 
@@ -70,7 +75,7 @@ impl Stop {
         }))
     }
 
-    /// True from the first moment of a stop: answers should carry `Connection: close`.
+    /// True from the end of accepting on: answers should carry `Connection: close`.
     pub fn draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
     }
@@ -80,10 +85,12 @@ impl Stop {
         self.0.connections.now()
     }
 
-    /// Ends accepting, lingers, closes what is idle, and waits until no connection and, by the caller's count, no exchange
+    /// Waits as a lame duck, ends accepting, lingers, closes what is idle, and waits until no connection and, by the caller's count, no exchange
     /// is left. Calling it again waits for the same stop.
     pub async fn run(&self, times: StopTimes, exchanges: impl Fn() -> usize) -> Stopped {
         let state = &*self.0;
+        // In full, also with nobody there: they are still being sent.
+        sleep(times.lame_duck).await;
         let end = Instant::now() + times.grace_period;
         state.draining.store(true, Ordering::Release);
         state.drain.send_replace(true);
@@ -200,7 +207,8 @@ impl Drop for Counted {
 mod tests {
     use super::*;
 
-    const TIMES: StopTimes = StopTimes { linger: Duration::from_millis(300), grace_period: Duration::from_secs(30) };
+    const TIMES: StopTimes =
+        StopTimes { lame_duck: Duration::ZERO, linger: Duration::from_millis(300), grace_period: Duration::from_secs(30) };
 
     #[tokio::test(start_paused = true)]
     async fn with_nobody_there_a_stop_takes_no_time() {
@@ -222,6 +230,33 @@ mod tests {
         let (stopped, ()) = tokio::join!(stop.run(TIMES, || 0), idle);
         assert_eq!(stopped, Stopped::Done);
         assert_eq!(begin.elapsed(), TIMES.linger);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lame_duck_does_as_before_for_its_whole_time() {
+        let stop = Stop::new();
+        let (mut drain, mut close) = (stop.drain_watch(), stop.close_watch());
+        let begin = Instant::now();
+        let looking = async {
+            raised(&mut drain).await;
+            assert!(stop.draining());
+            let drained = begin.elapsed();
+            raised(&mut close).await;
+            drained
+        };
+        let times = StopTimes { lame_duck: Duration::from_secs(20), ..TIMES };
+        let (stopped, drained) = tokio::join!(stop.run(times, || 0), looking);
+        assert_eq!((stopped, drained, begin.elapsed()), (Stopped::Done, times.lame_duck, times.lame_duck));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_grace_period_begins_when_the_lame_duck_ends() {
+        let stop = Stop::new();
+        let _busy = stop.count_connection();
+        let begin = Instant::now();
+        let times = StopTimes { lame_duck: Duration::from_secs(20), ..TIMES };
+        assert_eq!(stop.run(times, || 0).await, Stopped::Cut { connections: 1, exchanges: 0 });
+        assert_eq!(begin.elapsed(), times.lame_duck + times.grace_period);
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,6 +45,10 @@ impl Story {
             "logout" => ledger.end(id(1), EndReason::Logout, number(2), now).to_string(),
             "relocate" => ledger.relocate(id(1), number(2), now).to_string(),
             "restart" => ledger.lose(number(1), LossCause::Restart, now).to_string(),
+            // Only those last seen up to that second.
+            "proof" => ledger.lose_unseen(number(1), LossCause::Restart, at(u64::from(number(2))), now).to_string(),
+            "doubt" => self.silent(|_| self.counts[number(1) as usize].doubt()),
+            "vouch" => self.silent(|ledger| ledger.vouch(id(1), number(2), now)),
             "evict" => {
                 let idle = (words.len() > 3).then(|| Duration::from_secs(u64::from(number(3))));
                 ledger.evict(&[number(1)], idle, number(2) as usize, now).to_string()
@@ -333,6 +337,47 @@ fn a_restart_loses_all_confirmed_sessions_of_its_backend() {
         "born 2 adopted 1 -lost 2 -unconfirmed 1 lost/restart 2 | engaged 1 born 1",
     );
     check("born a 0; enter a; leave a; wait 1800; restart 0", "New; Live; 0", "born 1 -idle 1");
+}
+
+#[test]
+fn a_proof_takes_only_what_was_not_seen_since() {
+    check(
+        "born a 0; enter a; leave a; wait 10; born b 0; enter b; leave b; proof 0 5; find a; find b",
+        "New; Live; New; Live; 1; lost@0; live@0",
+        "engaged 1 born 2 -lost 1 lost/restart 1",
+    );
+}
+
+#[test]
+fn a_session_in_doubt_whose_id_is_replaced_is_lost_once() {
+    // The first word counts, and it counts for one session: those of the next requests are no losses.
+    check(
+        "born a 0; enter a; born z 0; enter z; doubt 0; rotate a b 0 0; rotate a c 0 0; find a; enter b",
+        "New; Live; New; Live; Replaced(New); NotLive(New); lost@0 open 1; Live",
+        "engaged 2 unconfirmed 1 born 4 -lost 1 lost/restart 1",
+    );
+    check("born a 0; enter a; doubt 0; doubt 0; rotate a b 0 0", "New; Live; Replaced(New)", "unconfirmed 1 born 2 -lost 1 lost/restart 1");
+    // Honoured, it is alive, and its next id is a renaming.
+    check("born a 0; enter a; doubt 0; vouch a 0; rotate a b 0 0", "New; Live; Renamed", "engaged 1 born 1 rotated 1");
+    // What was born or adopted since is in no doubt; what another backend knows, neither.
+    check("doubt 0; born a 0; enter a; rotate a b 0 0", "New; Live; Renamed", "engaged 1 born 1 rotated 1");
+    check("doubt 0; sign a 0; rotate a b 0 0", "Live; Renamed", "engaged 1 adopted 1 rotated 1");
+    check(
+        "born a 0; enter a; doubt 0; relocate a 1; rotate a b 1 0",
+        "New; Live; true; Renamed",
+        "born 1 -moved 1 | engaged 1 arrived 1 rotated 1",
+    );
+    check(
+        "born a 0; enter a; doubt 0; vouch a 1; rotate a b 0 0",
+        "New; Live; Replaced(New)",
+        "unconfirmed 1 born 2 -lost 1 lost/restart 1",
+    );
+    // A renamed session is vouched for by its renaming; a later doubt is another one.
+    check(
+        "born a 0; enter a; rotate a b 0 0; doubt 0; enter z; born z 0; enter z; rotate b c 0 0",
+        "New; Live; Renamed; NotLive; New; Live; Replaced(New)",
+        "engaged 1 unconfirmed 1 born 3 rotated 1 -lost 1 lost/restart 1",
+    );
 }
 
 #[test]

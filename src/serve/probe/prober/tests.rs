@@ -59,7 +59,7 @@ fn control(health: HealthSettings, backends: &[(&str, SocketAddr)]) -> Arc<Contr
         releases: vec![release("v1", backends)],
     };
     let keyring = Keyring::new([("k", [7; 32].as_slice())]).expect("a good key");
-    let app = NewApp { spec, keyring: Arc::new(keyring), hash: Arc::new(KeyedHash::new([7; 16])) };
+    let app = NewApp { spec, keyring: Arc::new(keyring), hash: Arc::new(KeyedHash::new([7; 16])), memory: None };
     let control = Arc::new(Control::new(Clock::start()));
     control.apply(&Change::Load(vec![app]), Owner::Config, DrainOrder::default()).expect("a good app");
     control

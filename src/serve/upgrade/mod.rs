@@ -1,0 +1,15 @@
+//! Another binary takes over without a connection or a session lost.
+//!
+//! The old process starts the new one, hands it everything it needs to be ready, and goes on serving meanwhile; only a process that
+//! has said that it is ready is told to serve, and only one that has said that it serves is left alone with the clients. In every
+//! other case the old one goes on as if nothing had been.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `link` | sessions that either learns of during the overlap |
+//! | `packed` | sessions in bytes |
+//! | `wire` | what the two say to each other |
+
+pub mod link;
+mod packed;
+pub mod wire;

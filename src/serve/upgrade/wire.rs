@@ -1,0 +1,308 @@
+//! What two processes say to each other while one takes over from the other, on a Unix socket.
+//!
+//! A message is a kind, a length and a body, so that either end can tell a torn message from a short one. Listening sockets travel
+//! beside the first one as file descriptors; whoever gets them owns them.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::model::time::Time;
+
+/// Of the messages. Another one is refused before anything is handed over.
+pub const PROTOCOL: u32 = 1;
+
+/// Most sockets that one hand-over carries: what the kernel passes in one message.
+pub const MOST_SOCKETS: usize = 250;
+
+/// Longest message: a document of a hundred thousand backends is shorter.
+const LONGEST: usize = 256 << 20;
+
+/// What is said, in the order of a hand-over that succeeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// New to old: here I am.
+    Hello {
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// Its version, for people.
+        version: String,
+    },
+    /// Old to new, with the sockets beside it: everything but sessions.
+    Offer(Box<Offer>),
+    /// Either way: backends that sessions are told of by number from now on.
+    Places(Vec<Place>),
+    /// Old to new: all sessions have been told of; what follows is news.
+    Told,
+    /// New to old: I could serve now.
+    Ready,
+    /// New to old: I cannot, and nothing has changed.
+    Refused {
+        /// For people.
+        why: String,
+    },
+    /// Old to new: the file is written and closed, the admin address is not answered any more. Serve.
+    Go,
+    /// New to old: I accept clients.
+    Serving,
+    /// Old to new: exchanges under way at these backends, by place; those not named have none.
+    UnderWay(Vec<(u32, u32)>),
+    /// Old to new: nobody is accepted here any more, and no connection is left that could bring another exchange.
+    Quiet,
+}
+
+/// What the old process hands over besides sockets and sessions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// Wall time when the monotonic clock said zero: both processes tell the same time.
+    pub clock: Time,
+    /// As configured, one for each of the first sockets.
+    pub listeners: Vec<String>,
+    /// The admin address as configured; its socket comes after those of the listeners.
+    pub admin: String,
+    /// The lock on the state directory comes last.
+    pub locked: bool,
+    /// As in the state file.
+    pub documents: BTreeMap<String, String>,
+}
+
+/// A backend by its names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The number.
+    pub place: u32,
+    /// Its app.
+    pub app: String,
+    /// Its release.
+    pub release: String,
+    /// Its name.
+    pub backend: String,
+}
+
+/// A message as it comes.
+#[derive(Debug, PartialEq)]
+pub enum Message {
+    /// For whoever conducts the hand-over.
+    Word(Word),
+    /// Sessions of one app, in the form of `link`.
+    Sessions(Vec<u8>),
+}
+
+const WORD: u8 = b'w';
+const SESSIONS: u8 = b's';
+const HEAD: usize = 5;
+
+/// One end of the line. Reading and writing do not disturb each other.
+#[derive(Debug)]
+pub struct Line {
+    stream: UnixStream,
+}
+
+impl Line {
+    /// Over a connected socket, blocking.
+    pub fn new(stream: UnixStream) -> Line {
+        Line { stream }
+    }
+
+    /// A second handle on the same line, for another thread.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn split(&self) -> io::Result<Line> {
+        Ok(Line { stream: self.stream.try_clone()? })
+    }
+
+    /// How long one read may wait; `None` for ever.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn patience(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(timeout)?;
+        self.stream.set_write_timeout(timeout)
+    }
+
+    /// Wakes whoever reads or writes on either end.
+    pub fn hang_up(&self) {
+        // One that is gone already is as good.
+        self.stream.shutdown(std::net::Shutdown::Both).unwrap_or_default();
+    }
+
+    /// Says a word.
+    ///
+    /// # Errors
+    /// The other end is gone, or does not read.
+    pub fn say(&mut self, word: &Word) -> io::Result<()> {
+        let body = serde_json::to_vec(word).map_err(io::Error::other)?;
+        self.send(WORD, &body)
+    }
+
+    /// Says the first word of the old process, with sockets beside it.
+    ///
+    /// # Errors
+    /// As [`Line::say`]; too many sockets.
+    pub fn offer(&mut self, offer: Offer, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if sockets.len() > MOST_SOCKETS {
+            return Err(io::Error::other(format!("{} listening sockets; at most {MOST_SOCKETS} can be handed over", sockets.len())));
+        }
+        let body = serde_json::to_vec(&Word::Offer(Box::new(offer))).map_err(io::Error::other)?;
+        let head = head(WORD, body.len())?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        if !sockets.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(sockets)) {
+            return Err(io::Error::other("the sockets do not fit into one message"));
+        }
+        let sent = rustix::net::sendmsg(self.stream.as_fd(), &[IoSlice::new(&head)], &mut beside, SendFlags::NOSIGNAL)?;
+        self.stream.write_all(head.get(sent..).unwrap_or_default())?;
+        self.stream.write_all(&body)
+    }
+
+    /// Sends sessions.
+    ///
+    /// # Errors
+    /// As [`Line::say`].
+    pub fn sessions(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.send(SESSIONS, bytes)
+    }
+
+    /// Waits for the next message; `None` when the other end has hung up between two of them.
+    ///
+    /// # Errors
+    /// Torn off in the middle, or nothing came in time ([`io::ErrorKind::WouldBlock`]).
+    pub fn hear(&mut self) -> io::Result<Option<Message>> {
+        let mut head = [0; HEAD];
+        if self.stream.read(head.get_mut(..1).unwrap_or_default())? == 0 {
+            return Ok(None);
+        }
+        self.stream.read_exact(head.get_mut(1..).unwrap_or_default())?;
+        self.rest(head).map(Some)
+    }
+
+    /// Waits for a word; sessions do not come at such a moment.
+    ///
+    /// # Errors
+    /// As [`Line::hear`]; the end of the line is one here.
+    pub fn word(&mut self) -> io::Result<Word> {
+        match self.hear()? {
+            Some(Message::Word(word)) => Ok(word),
+            Some(Message::Sessions(_)) => Err(io::Error::new(io::ErrorKind::InvalidData, "sessions where a word was due")),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Waits for the first word of the old process and the sockets beside it.
+    ///
+    /// # Errors
+    /// As [`Line::word`].
+    pub fn take_offer(&mut self) -> io::Result<(Offer, Vec<OwnedFd>)> {
+        let mut head = [0; HEAD];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let mut buffers = [IoSliceMut::new(&mut head)];
+        let received = rustix::net::recvmsg(self.stream.as_fd(), &mut buffers, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+        let mut sockets = Vec::new();
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                sockets.extend(fds);
+            }
+        }
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.stream.read_exact(head.get_mut(received.bytes..).unwrap_or_default())?;
+        match self.rest(head)? {
+            Message::Word(Word::Offer(offer)) => Ok((*offer, sockets)),
+            Message::Word(Word::Refused { why }) => Err(io::Error::other(why)),
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("an offer was due, not {other:?}"))),
+        }
+    }
+
+    fn rest(&mut self, head: [u8; HEAD]) -> io::Result<Message> {
+        let [kind, length @ ..] = head;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > LONGEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+        }
+        // Grows with what really comes.
+        let mut body = Vec::with_capacity(length.min(1 << 20));
+        (&self.stream).take(length as u64).read_to_end(&mut body)?;
+        if body.len() < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match kind {
+            WORD => serde_json::from_slice(&body).map(Message::Word).map_err(io::Error::other),
+            SESSIONS => Ok(Message::Sessions(body)),
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of kind {other}"))),
+        }
+    }
+
+    fn send(&mut self, kind: u8, body: &[u8]) -> io::Result<()> {
+        self.stream.write_all(&head(kind, body.len())?)?;
+        self.stream.write_all(body)
+    }
+}
+
+fn head(kind: u8, length: usize) -> io::Result<[u8; HEAD]> {
+    let length = u32::try_from(length).ok().filter(|length| *length as usize <= LONGEST);
+    let [a, b, c, d] = length.ok_or_else(|| io::Error::other("a message too long"))?.to_le_bytes();
+    Ok([kind, a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (Line, Line) {
+        let (a, b) = UnixStream::pair().expect("a pair of sockets");
+        (Line::new(a), Line::new(b))
+    }
+
+    #[test]
+    fn an_offer_carries_sockets_that_go_on_listening() {
+        let (mut old, mut new) = pair();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let offer = Offer { protocol: PROTOCOL, listeners: vec![address.to_string()], ..Offer::default() };
+        old.offer(offer.clone(), &[listener.as_fd()]).expect("sent");
+        old.say(&Word::Told).expect("sent");
+        let (taken, sockets) = new.take_offer().expect("received");
+        assert_eq!((taken, sockets.len()), (offer, 1));
+        assert_eq!(new.word().expect("received"), Word::Told);
+        drop((listener, old));
+        let taken: Vec<TcpListener> = sockets.into_iter().map(TcpListener::from).collect();
+        assert_eq!(taken[0].local_addr().expect("its address"), address);
+        std::net::TcpStream::connect(address).expect("somebody listens");
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_told_from_a_torn_message() {
+        let (old, mut new) = pair();
+        drop(old);
+        assert_eq!(new.hear().expect("no error"), None);
+        let (mut old, mut new) = pair();
+        old.sessions(b"abc").expect("sent");
+        old.stream.write_all(&[SESSIONS, 9, 0, 0, 0, b'x']).expect("sent");
+        drop(old);
+        assert_eq!(new.hear().expect("whole"), Some(Message::Sessions(b"abc".to_vec())));
+        assert_eq!(new.hear().expect_err("torn").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn nonsense_is_no_message() {
+        for bytes in [&b"x\x01\0\0\0a"[..], b"w\x02\0\0\0{}", b"w\xff\xff\xff\xff", b"s\xff\xff\xff\xff"] {
+            let (mut old, mut new) = pair();
+            old.stream.write_all(bytes).expect("sent");
+            drop(old);
+            new.hear().expect_err("nonsense");
+        }
+    }
+}
