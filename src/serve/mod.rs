@@ -15,6 +15,7 @@ pub mod probe;
 pub mod remembered;
 pub mod secrets;
 mod server;
+pub mod state;
 pub mod transport;
 pub mod upgrade;
 pub mod webhook;

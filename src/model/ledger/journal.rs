@@ -193,14 +193,17 @@ impl Renamings {
 }
 
 impl Ledger {
-    /// From now on changes are noted. What is there already is not: see [`Ledger::page`].
-    pub fn keep_journal(&self) {
-        lock(&self.aliases).renamings.kept = true;
+    /// From now on changes are noted. What is there already is not: see [`Ledger::page`]. Answers whether it was so before.
+    pub fn keep_journal(&self) -> bool {
+        if std::mem::replace(&mut lock(&self.aliases).renamings.kept, true) {
+            return true;
+        }
         for shard in &self.shards {
             let mut shard = lock(shard);
             let spans = shard.spans;
             shard.journal.keep(&spans);
         }
+        false
     }
 
     /// What changed since the last call. To be called several times a second while a journal is kept.
