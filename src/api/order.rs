@@ -57,6 +57,13 @@ pub struct Promoted {
     pub drains: Vec<String>,
 }
 
+/// The answer to an upgrade.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The process that serves now.
+    pub pid: u32,
+}
+
 /// `POST /api/v1/apps/{app}/releases`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -99,7 +99,10 @@ impl Operator {
                 let order = json!({ "dry_run": dry_run, "force": force });
                 self.change("/api/v1/reload", &order, |done: &Value| done.to_string()).await
             }
-            Command::Upgrade => self.change("/api/v1/upgrade", &json!({}), |done: &Value| done.to_string()).await,
+            Command::Upgrade => {
+                let words = |done: &api::Upgraded| format!("process {} serves; the one before finishes what it has", done.pid);
+                self.change("/api/v1/upgrade", &json!({}), words).await
+            }
             Command::Run(_) | Command::Check(_) | Command::Demo { .. } => Err(Failure::usage("this command talks to no running process")),
         }
     }

@@ -6,16 +6,26 @@ use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use crate::serve::Server;
 use crate::serve::transport::Stopped;
+use crate::serve::upgrade::{Program, Succession};
+use crate::serve::{Origin, Server};
 
 /// Runs the proxy in the foreground until it is told to stop.
 pub fn run(file: &Path) -> Result<u8, Failure> {
     // Pingora's own lines repeat what we log with the backend's name; RUST_LOG overrides.
     let filter = env_logger::Env::default().default_filter_or("info,pingora_core=error,pingora_proxy=error");
     env_logger::Builder::from_env(filter).format_target(false).init();
-    let config = crate::config::load(file).map_err(|problems| Failure::error(problems.to_string()))?;
-    let server = Server::start(&config).map_err(|error| Failure::error(format!("cannot start: {error}")))?;
+    let before = Succession::from_environment();
+    let mut succession = before.map_err(|error| Failure::error(format!("cannot take over from the process before: {error}")))?;
+    let config = crate::config::load(file).map_err(|problems| {
+        if let Some(before) = &mut succession {
+            before.refuse(&problems.to_string());
+        }
+        Failure::error(problems.to_string())
+    })?;
+    let program = Program::current().map_err(|error| log::warn!("no upgrade in place: {error}")).ok();
+    let server =
+        Server::start(&config, Origin { succession, program }).map_err(|error| Failure::error(format!("cannot start: {error}")))?;
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
@@ -59,7 +69,8 @@ async fn until_asked(server: &Server) -> io::Result<&'static str> {
             _ = interrupt.recv() => return Ok("SIGINT"),
             _ = user1.recv() => { server.reopen_logs(); log::info!("SIGUSR1: log files reopened"); }
             _ = hangup.recv() => log::error!("SIGHUP: this version cannot reload; stage and promote releases by command, or restart"),
-            _ = user2.recv() => log::error!("SIGUSR2: this version cannot upgrade itself; restart it"),
+            _ = user2.recv() => drop(std::thread::spawn(server.upgrade())),
+            () = server.replaced() => return Ok("replaced"),
         }
     }
 }

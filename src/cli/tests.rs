@@ -113,7 +113,7 @@ async fn commands_do_what_they_say_or_name_the_remedy() {
         ("export", Ok(0)),
         ("events", Ok(0)),
         ("reload", Err("restart")),
-        ("upgrade", Err("SIGTERM")),
+        ("upgrade", Err("this process serves on")),
         ("wait d99", Err("does not exist")),
         ("promote a/b ..", Err("app 'a/b' does not exist")),
     ] {

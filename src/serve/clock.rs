@@ -22,6 +22,16 @@ impl Clock {
         Clock { origin: Time(0) + wall.saturating_sub(monotonic()) }
     }
 
+    /// Tells the same time as another process on this machine does.
+    pub fn with_origin(origin: Time) -> Clock {
+        Clock { origin }
+    }
+
+    /// Wall time when the machine's monotonic clock said zero.
+    pub fn origin(&self) -> Time {
+        self.origin
+    }
+
     /// The present.
     pub fn now(&self) -> Time {
         self.origin + monotonic()

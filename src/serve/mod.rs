@@ -7,9 +7,11 @@ pub mod control;
 mod date;
 pub mod exchange;
 mod forecasts;
+pub mod keeping;
 pub mod open_tunnels;
 pub mod operator;
 mod outbound;
+mod past;
 mod present;
 pub mod probe;
 pub mod remembered;
@@ -20,4 +22,4 @@ pub mod transport;
 pub mod upgrade;
 pub mod webhook;
 
-pub use server::{Server, StartError};
+pub use server::{Origin, Server, StartError};

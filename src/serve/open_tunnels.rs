@@ -101,6 +101,11 @@ impl Looks {
 }
 
 impl OpenTunnels {
+    /// Tunnels proper, without streams: each is a client connection that brings no other exchange.
+    pub fn tunnels(&self) -> usize {
+        lock(&self.0.open).values().filter(|tunnel| tunnel.handle.is_tunnel()).count()
+    }
+
     /// A tunnel has opened to `backend`.
     pub fn enter(&self, app: &Arc<App>, backend: &Arc<Backend>, key: Option<SessionKey>, handle: TunnelHandle, now: Time) -> TunnelEntry {
         let number = self.0.last.fetch_add(1, Ordering::Relaxed);

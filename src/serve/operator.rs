@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use super::admin::{self, Access, Admin, AdminListener, Token};
+use super::admin::{self, Access, Admin, AdminListener, Token, Upgrade};
 use super::control::Control;
 use super::exchange::explain;
 use crate::api::ExplainReport;
@@ -42,23 +42,61 @@ pub struct Operator {
     pub token_file: PathBuf,
     stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
-    paused: watch::Sender<bool>,
-    left: Arc<AtomicBool>,
-    socket: OwnedFd,
+    door: Arc<Door>,
     threads: Runtime,
 }
 
+/// What is served there, and how it begins.
+pub struct Parts {
+    /// The one door for changes.
+    pub control: Arc<Control>,
+    /// Whether clients are accepted.
+    pub ready: Arc<AtomicBool>,
+    /// Of a process before, at the same address.
+    pub inherited: Option<OwnedFd>,
+    /// Nobody is accepted until [`Door::pause`] says so.
+    pub paused: bool,
+    /// Replaces this process.
+    pub upgrade: Box<Upgrade>,
+}
+
+/// The operator's address, as far as another process may take it over.
+pub struct Door {
+    asked: String,
+    socket: OwnedFd,
+    paused: watch::Sender<bool>,
+    left: Arc<AtomicBool>,
+}
+
+impl Door {
+    /// As configured.
+    pub fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// Its listening socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether nobody is accepted at present, since another process may be about to answer here.
+    pub fn pause(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    /// Another process answers here from now on: the file of a Unix socket is its.
+    pub fn leave_to_successor(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+}
+
 impl Operator {
-    /// Opens and serves the admin address of `config`.
+    /// Opens and serves the admin address of `config`, or takes it over; paused, it serves from [`Door::pause`] on.
     ///
     /// # Errors
     /// [`OperatorError`], naming the file or address.
-    pub fn start(
-        config: &Config,
-        control: Arc<Control>,
-        ready: Arc<AtomicBool>,
-        inherited: Option<OwnedFd>,
-    ) -> Result<Operator, OperatorError> {
+    pub fn start(config: &Config, parts: Parts) -> Result<Operator, OperatorError> {
+        let Parts { control, ready, inherited, paused, upgrade } = parts;
         let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
@@ -72,7 +110,8 @@ impl Operator {
         };
         let (socket, left) = (listener.duplicate()?, listener.left_to_successor());
         // A successor first proves that it can serve.
-        let (paused, pause) = watch::channel(false);
+        let (paused, pause) = watch::channel(paused);
+        let door = Arc::new(Door { asked: config.admin.address.to_string(), socket, paused, left });
         let address = listener.local_addr();
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -87,6 +126,7 @@ impl Operator {
                 None => ExplainReport::default(),
             }),
             export: Box::new(move || export(&super::present::present(&exported.1, &exported.0.view()))),
+            upgrade,
             stop: stopped,
             paused: pause,
         };
@@ -99,7 +139,7 @@ impl Operator {
             AdminAddress::Tcp(asked) => log::info!("admin address http://{}", address.unwrap_or(*asked)),
             AdminAddress::Unix(path) => log::info!("admin address unix:{}", path.display()),
         }
-        Ok(Operator { address, token_file, stopping, stop, paused, left, socket, threads })
+        Ok(Operator { address, token_file, stopping, stop, door, threads })
     }
 
     /// Runs a task beside it, away from the workers that serve clients.
@@ -112,19 +152,14 @@ impl Operator {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Its listening socket, for a successor.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// For an upgrade.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
     }
 
-    /// Whether nobody is accepted at present, since a successor may be about to answer here.
-    pub fn pause(&self, paused: bool) {
-        self.paused.send_replace(paused);
-    }
-
-    /// A successor answers here from now on: the file of a Unix socket is its.
-    pub fn leave_to_successor(&self) {
-        self.left.store(true, Ordering::Release);
+    /// Answers what was asked, and nobody any more: another process does. Its tasks go on.
+    pub fn hang_up(&self) {
+        self.stop.send_replace(true);
     }
 
     /// Ends it; event streams are closed.

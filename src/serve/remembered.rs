@@ -111,7 +111,7 @@ fn read<D: DeserializeOwned + Default>(documents: &Documents, name: &str) -> Res
 /// Writes the documents, each only when it has changed.
 pub struct Scribe {
     control: Arc<Control>,
-    file: Box<dyn Fn() -> Option<AppliedText> + Send + Sync>,
+    file: Arc<dyn Fn() -> Option<AppliedText> + Send + Sync>,
     desk: Mutex<Desk>,
 }
 
@@ -127,7 +127,15 @@ struct Desk {
 impl Scribe {
     /// One that also writes down the applied configuration that `file` tells of.
     pub fn new(control: Arc<Control>, file: impl Fn() -> Option<AppliedText> + Send + Sync + 'static) -> Scribe {
-        Scribe { control, file: Box::new(file), desk: Mutex::default() }
+        Scribe { control, file: Arc::new(file), desk: Mutex::default() }
+    }
+
+    /// All documents as they are now, without regard to what was written: for another process.
+    pub fn all(&self) -> Documents {
+        Scribe { control: Arc::clone(&self.control), file: Arc::clone(&self.file), desk: Mutex::default() }
+            .documents(true)
+            .into_iter()
+            .collect()
     }
 
     /// The last words of a process that has written everything down.

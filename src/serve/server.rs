@@ -6,28 +6,32 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::access_log::{AccessLog, AccessLogError};
 use super::clock::Clock;
-use super::control::{Control, DrainOrder};
+use super::control::Control;
 use super::exchange::{Gateway, TrustedProxies};
-use super::operator::{Operator, OperatorError};
+use super::keeping::Keeping;
+use super::operator::{Operator, OperatorError, Parts};
+use super::past::Past;
 use super::probe::Prober;
-use super::secrets::{self, SecretError};
+use super::remembered::Scribe;
+use super::secrets::SecretError;
+use super::state::StateError;
 use super::transport::{self, BoundListener, ListenError, ListenerSpec, Stop, StopTimes, Stopped, TlsSpec, TransportOptions};
+use super::upgrade::{Predecessor, Program, Progress, Succession};
 use super::webhook;
 use crate::config::Config;
-use crate::model::change::{Change, NewApp};
-use crate::model::event::Owner;
 
 /// Turn of the controller: a session's end shows within this time, and a drain's verdict within two of them.
 const TICK: Duration = Duration::from_millis(100);
@@ -53,6 +57,12 @@ pub enum StartError {
     /// Access log.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The process that was to be replaced.
+    #[error("the process before: {0}")]
+    Succession(#[source] io::Error),
     /// A runtime.
     #[error("cannot start worker threads: {0}")]
     Runtime(#[source] io::Error),
@@ -67,37 +77,64 @@ pub struct Server {
     /// Exchanges, those that wait for a backend included.
     under_way: Arc<AtomicUsize>,
     addresses: Vec<SocketAddr>,
+    keeping: Arc<Keeping>,
+    predecessor: Arc<OnceLock<Predecessor>>,
+    replaced: Arc<Notify>,
     operator: Operator,
     stop_times: StopTimes,
     /// Dropped last: its threads carry all of the above.
     workers: Runtime,
 }
 
+/// Where a process comes from.
+#[derive(Default)]
+pub struct Origin {
+    /// Another process that is to be replaced; `None` goes on from the state directory.
+    pub succession: Option<Succession>,
+    /// What an upgrade starts; `None` where there is nothing to start.
+    pub program: Option<Program>,
+}
+
 impl Server {
     /// Starts everything, and returns once clients are accepted.
     ///
     /// # Errors
-    /// [`StartError`], naming what cannot be had; then nothing is left running.
-    pub fn start(config: &Config) -> Result<Server, StartError> {
-        secrets::make_directory(&config.state.directory)?;
+    /// [`StartError`], naming what cannot be had; then nothing is left running, and a process that was to be replaced serves on.
+    pub fn start(config: &Config, origin: Origin) -> Result<Server, StartError> {
+        let Origin { mut succession, program } = origin;
+        let started = Server::begin(config, &mut succession, program);
+        if let (Err(error), Some(succession)) = (&started, &mut succession) {
+            succession.refuse(&error.to_string());
+        }
+        started
+    }
+
+    fn begin(config: &Config, succession: &mut Option<Succession>, program: Option<Program>) -> Result<Server, StartError> {
+        let clock = succession.as_ref().map_or_else(Clock::start, |before| Clock::with_origin(before.clock_origin()));
+        let mut past = Past::find(config, succession.as_ref(), clock.now())?;
         let access_log = config.server.access_log.as_ref().map(AccessLog::open).transpose()?;
-        let listeners = bind(config)?;
+        let listeners = bind(config, succession.as_mut())?;
         let addresses = listeners.iter().map(BoundListener::address).collect();
         let workers = Builder::new_multi_thread().worker_threads(config.server.threads.max(1)).thread_name("worker").enable_all().build();
         let workers = workers.map_err(StartError::Runtime)?;
-        let clock = Clock::start();
         let control = Arc::new(Control::new(clock));
-        let load = Change::Load(load_apps(config)?);
-        if let Err(refused) = control.apply(&load, Owner::Config, DrainOrder::default()) {
-            // Checked configurations load; a refusal here is a bug, and starting with no app would hide it.
-            return Err(StartError::Runtime(io::Error::other(refused.what)));
-        }
-        if !control.drains().is_empty() {
-            log::warn!("nothing is remembered of an earlier run: releases that are not current drain, since their users may come back");
-        }
+        past.recall(config, &control, succession.as_mut())?;
+        let keeping = Arc::new(Keeping::new(Arc::clone(&control), Scribe::new(Arc::clone(&control), || None)));
         let stop = Stop::new();
         let ready = Arc::new(AtomicBool::new(false));
-        let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready), None)?;
+        let predecessor: Arc<OnceLock<Predecessor>> = Arc::default();
+        let replaced = Arc::new(Notify::new());
+        let operator = {
+            let (predecessor, replaced) = (Arc::clone(&predecessor), Arc::clone(&replaced));
+            let parts = Parts {
+                control: Arc::clone(&control),
+                ready: Arc::clone(&ready),
+                inherited: succession.as_mut().and_then(|before| before.admin(&config.admin.address.to_string())),
+                paused: true,
+                upgrade: Box::new(move || upgrade(&predecessor, &replaced)),
+            };
+            Operator::start(config, parts)?
+        };
         let prober = {
             let _within = workers.enter();
             Prober::start(Arc::clone(&control))
@@ -118,15 +155,40 @@ impl Server {
         };
         let proxy = Arc::new(http_proxy(&Arc::new(conf), gateway));
         let options = TransportOptions { header_timeout: config.server.header_timeout, ..TransportOptions::default() };
+        // The last thing that can fail. A process that is to be replaced has written everything by then, and writes no more.
+        let file = past.file(config, succession.as_mut(), clock.now())?;
+        keeping.begin(file, false).map_err(StartError::Runtime)?;
+        operator.door().pause(false);
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
-        opened.map_err(StartError::Runtime)?;
+        let listeners = opened.map_err(StartError::Runtime)?;
+        if let Some(before) = succession.take() {
+            before.serving(&control, &keeping).map_err(StartError::Succession)?;
+        }
+        if let Some(program) = program {
+            let (door, directory) = (Arc::clone(operator.door()), config.state.directory.clone());
+            let (control, keeping, stop) = (Arc::clone(&control), Arc::clone(&keeping), stop.clone());
+            let progress = Progress::default();
+            drop(predecessor.set(Predecessor { control, keeping, listeners, door, directory, stop, program, progress }));
+        }
         // Not on a worker: a turn that ends ten thousand sessions must not hold up the users of that worker.
         operator.spawn(turns(Arc::clone(&control)));
         operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone(), connectors));
         ready.store(true, Ordering::Release);
         let (grace_period, lame_duck) = (config.server.grace_period, config.server.lame_duck);
         let stop_times = StopTimes { grace_period, lame_duck, ..StopTimes::default() };
-        Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, stop_times, workers })
+        Ok(Server { control, stop, ready, access_log, under_way, addresses, keeping, predecessor, replaced, operator, stop_times, workers })
+    }
+
+    /// Replaces this process by another one, and blocks until that serves or has failed; then [`Server::replaced`] says so too.
+    pub fn upgrade(&self) -> impl FnOnce() + Send + 'static {
+        let (predecessor, replaced) = (Arc::clone(&self.predecessor), Arc::clone(&self.replaced));
+        // What became of it is in the log.
+        move || drop(upgrade(&predecessor, &replaced))
+    }
+
+    /// Resolves once another process serves in place of this one, which is to be stopped then.
+    pub async fn replaced(&self) {
+        self.replaced.notified().await;
     }
 
     /// Where clients connect, in the order of the configuration; port 0 is replaced by the real one.
@@ -156,12 +218,25 @@ impl Server {
     pub fn stop(self) -> Stopped {
         self.ready.store(false, Ordering::Release);
         self.operator.announce_stop();
+        let successor = self.predecessor.get().filter(|predecessor| predecessor.handed_over());
+        let times = match successor {
+            // Another process is asked already, and clients are accepted there.
+            Some(_) => {
+                self.operator.hang_up();
+                StopTimes { lame_duck: Duration::ZERO, ..self.stop_times }
+            }
+            None => self.stop_times,
+        };
         let under_way = Arc::clone(&self.under_way);
         let exchanges = move || under_way.load(Ordering::Acquire);
-        let stopped = self.workers.block_on(self.stop.run(self.stop_times, exchanges));
+        let stopped = self.workers.block_on(self.stop.run(times, exchanges));
         self.workers.shutdown_background();
+        if let Some(successor) = successor {
+            successor.farewell();
+        }
         // No order after the last flush: one that was confirmed would be lost.
         self.operator.stop();
+        self.keeping.end_in_order();
         // Now nothing changes any more. Whatever is written behind the exchanges' backs is flushed here.
         if let Some(log) = self.access_log {
             log.flush();
@@ -180,26 +255,27 @@ async fn turns(control: Arc<Control>) {
     }
 }
 
-fn bind(config: &Config) -> Result<Vec<BoundListener>, ListenError> {
-    let spec = |listener: &crate::config::Listener| ListenerSpec {
-        address: listener.address,
-        tls: listener.tls.as_ref().map(|tls| TlsSpec {
+fn upgrade(predecessor: &OnceLock<Predecessor>, replaced: &Notify) -> Result<u32, String> {
+    let predecessor = predecessor.get().ok_or_else(|| "this process cannot be replaced".to_owned())?;
+    let pid = predecessor.upgrade().map_err(|error| error.to_string())?;
+    replaced.notify_one();
+    Ok(pid)
+}
+
+fn bind(config: &Config, mut succession: Option<&mut Succession>) -> Result<Vec<BoundListener>, ListenError> {
+    let bind = |listener: &crate::config::Listener| {
+        let tls = listener.tls.as_ref().map(|tls| TlsSpec {
             certificates: tls
                 .certificates
                 .iter()
                 .map(|c| (c.certificate.clone(), c.key.clone()))
                 .collect::<Vec<(PathBuf, Option<PathBuf>)>>(),
-        }),
+        });
+        let spec = ListenerSpec { address: listener.address, tls };
+        match succession.as_mut().and_then(|before| before.listener(listener.address)) {
+            Some(socket) => BoundListener::adopt(&spec, socket.into()),
+            None => BoundListener::bind(&spec),
+        }
     };
-    config.listeners.iter().map(|listener| BoundListener::bind(&spec(listener))).collect()
-}
-
-fn load_apps(config: &Config) -> Result<Vec<NewApp>, SecretError> {
-    let load = |spec: &crate::model::settings::AppSpec| {
-        let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
-        // Made now, so that whoever is to check signatures finds it.
-        secrets::make_webhook_key(&config.state.directory, &spec.name, &spec.settings.drain)?;
-        Ok(NewApp { spec: spec.clone(), keyring, hash, memory: None })
-    };
-    config.apps.iter().map(load).collect()
+    config.listeners.iter().map(bind).collect()
 }

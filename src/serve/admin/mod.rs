@@ -57,6 +57,9 @@ pub type Explain = dyn Fn(&str, &str, &[(String, String)]) -> api::ExplainReport
 /// Writes the effective configuration as YAML.
 pub type Export = dyn Fn() -> String + Send + Sync;
 
+/// Replaces this process by another one; blocks until that one serves or has failed. Answers its process id, or why not.
+pub type Upgrade = dyn Fn() -> Result<u32, String> + Send + Sync;
+
 /// What the handlers work with.
 pub struct Admin {
     /// The one door to the snapshot.
@@ -69,6 +72,8 @@ pub struct Admin {
     pub explain: Box<Explain>,
     /// The configuration's way back to YAML.
     pub export: Box<Export>,
+    /// A new process in place of this one.
+    pub upgrade: Box<Upgrade>,
     /// True when the process stops: event streams end, idle connections close.
     pub stop: watch::Receiver<bool>,
     /// True while nobody is accepted, since another process may be about to answer here.

@@ -266,12 +266,14 @@ pub(super) async fn reload() -> Answer {
     ))
 }
 
-pub(super) async fn upgrade() -> Answer {
-    Err(Fault::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "this version cannot upgrade itself in place",
-        "stop it with SIGTERM (exchanges finish) and start the new one",
-    ))
+pub(super) async fn upgrade(State(admin): State<Arc<Admin>>) -> Answer {
+    // It waits for another process: not on a thread that serves others.
+    let upgraded = tokio::task::spawn_blocking(move || (admin.upgrade)()).await;
+    match upgraded {
+        Ok(Ok(pid)) => Ok(Json(api::Upgraded { pid }).into_response()),
+        Ok(Err(why)) => Err(Fault::new(StatusCode::CONFLICT, why, "this process serves on: mend what it says, and try again")),
+        Err(panic) => Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, panic.to_string(), "see the log")),
+    }
 }
 
 #[cfg(test)]

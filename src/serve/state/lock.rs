@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +67,11 @@ impl StateLock {
     /// To be handed to another process.
     pub fn into_fd(self) -> OwnedFd {
         self.file.into()
+    }
+
+    /// The same, while it is kept: until one of the two is dropped both have it.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// The directory.

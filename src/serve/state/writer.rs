@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::file::{Batch, StateFile};
 use super::lock::StateLock;
-use crate::model::ledger::{Ledger, Noted, Notes, Origin, Page, Record};
+use crate::model::ledger::{Ledger, Noted, Notes, Page, Record};
 use crate::model::time::Time;
 use crate::model::view::{App, View};
 
@@ -37,7 +37,10 @@ pub trait StateSource: Send + Sync {
     fn documents(&self, all: bool) -> Vec<(String, Option<Vec<u8>>)>;
 
     /// What happened in an app's ledger, before it is stored.
-    fn overheard(&self, _app: &App, _notes: &[(Noted, Origin)]) {}
+    fn overheard(&self, _app: &App, _notes: &Notes) {}
+
+    /// That was the last app of this turn.
+    fn all_overheard(&self) {}
 
     /// Why nothing can be written, told at each attempt; `None` when it can again.
     fn failed(&self, why: Option<&str>);
@@ -77,11 +80,11 @@ struct Wished {
 }
 
 impl Keeper {
-    /// Begins to write what `source` has. Ledgers that were not restored from the file are written whole.
+    /// Begins to write what `source` has. Ledgers that were not restored from the file are written whole; with `anew` all are.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn start(file: StateFile, source: Arc<dyn StateSource>, failures: WriteFailures) -> std::io::Result<Keeper> {
+    pub fn start(file: StateFile, source: Arc<dyn StateSource>, failures: WriteFailures, anew: bool) -> std::io::Result<Keeper> {
         let wishes = Arc::new(Wishes::default());
         let writer = Writer {
             file,
@@ -89,7 +92,7 @@ impl Keeper {
             wishes: Arc::clone(&wishes),
             failures,
             kept: HashMap::new(),
-            rewrite: false,
+            rewrite: anew,
             all_documents: true,
             failing: false,
             complained: None,
@@ -247,10 +250,11 @@ impl Writer {
                 self.kept.insert(Arc::clone(&app.name), Kept { ledger: Arc::clone(&app.ledger), places: Vec::new() });
             }
             let notes = app.ledger.take_notes(now);
-            self.source.overheard(app, &notes.notes);
+            self.source.overheard(app, &notes);
             let whole = self.rewrite || !(same || restored) || notes.overflowed;
             changes.push(Change { app: Arc::clone(app), notes, whole });
         }
+        self.source.all_overheard();
         let gone: Vec<Arc<str>> = self.kept.keys().filter(|name| view.app(name).is_none()).cloned().collect();
         if !self.rewrite {
             self.kept.retain(|name, _| !gone.contains(name));

@@ -118,7 +118,7 @@ impl Stop {
     }
 
     /// True once idle connections should be closed: the same fact as [`Stop::close_watch`], for a look without a lock.
-    pub(super) fn is_closing(&self) -> bool {
+    pub(in crate::serve) fn is_closing(&self) -> bool {
         self.0.closing.load(Ordering::Acquire)
     }
 

@@ -93,6 +93,11 @@ impl Tunnel {
 }
 
 impl TunnelHandle {
+    /// Whether it has a client connection to itself that it ends with: a stream may share one.
+    pub fn is_tunnel(&self) -> bool {
+        self.0.armed.load(Ordering::Acquire)
+    }
+
     /// For an exchange that is no tunnel and may have to end like one: an event stream. `client` is its connection if it has one of
     /// its own; without one (HTTP/2, whose connection others share) closing cuts nothing, and whoever writes must ask.
     pub fn of_stream(client: Option<&Stream>) -> TunnelHandle {

@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
 
 use super::packed::{pack, unpack};
 use super::wire::{Line, Place, Word};
@@ -20,8 +20,16 @@ use crate::serve::control::Control;
 /// A message of sessions is sent once it is so long.
 const MESSAGE: usize = 1 << 20;
 
-/// The notes of one moment, of every app.
-pub type Round = Vec<(Arc<str>, Notes)>;
+/// What is to be told, in this order.
+#[derive(Debug)]
+pub enum Item {
+    /// What happened in the ledger of an app.
+    Notes(Arc<str>, Notes),
+    /// That was every app once.
+    Turn,
+    /// A word in between, with descriptors beside it.
+    Word(Word, Vec<OwnedFd>),
+}
 
 /// The end that tells.
 pub struct Teller {
@@ -36,14 +44,6 @@ impl Teller {
         Teller { line, places: HashMap::new() }
     }
 
-    /// Says a word in between.
-    ///
-    /// # Errors
-    /// The other process is gone.
-    pub fn say(&mut self, word: &Word) -> io::Result<()> {
-        self.line.say(word)
-    }
-
     /// Tells of every session there is. Notes must be taken before, and told after.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Teller {
         for app in &view.apps {
             self.tell_app(app)?;
         }
-        Ok(())
+        self.line.say(&Word::Told)
     }
 
     fn tell_app(&mut self, app: &App) -> io::Result<()> {
@@ -64,19 +64,13 @@ impl Teller {
         Ok(())
     }
 
-    /// Tells what happened here, by a round of notes.
-    ///
-    /// # Errors
-    /// The other process is gone.
-    pub fn tell_round(&mut self, view: &View, round: &Round) -> io::Result<()> {
-        for (name, notes) in round {
-            let Some(app) = view.app(name) else { continue };
-            if notes.overflowed {
-                self.tell_app(app)?;
-            }
-            self.tell(app, notes.notes.iter().filter(|(_, origin)| *origin == Origin::Here).map(|(noted, _)| *noted))?;
+    /// Tells what happened here in one app.
+    fn tell_notes(&mut self, view: &View, app: &str, notes: &Notes) -> io::Result<()> {
+        let Some(app) = view.app(app) else { return Ok(()) };
+        if notes.overflowed {
+            self.tell_app(app)?;
         }
-        Ok(())
+        self.tell(app, notes.notes.iter().filter(|(_, origin)| *origin == Origin::Here).map(|(noted, _)| *noted))
     }
 
     fn tell(&mut self, app: &App, notes: impl Iterator<Item = Noted>) -> io::Result<()> {
@@ -130,32 +124,37 @@ impl Teller {
         Ok(counts)
     }
 
-    /// Tells every round until there are no more, or the other process is gone. With `count_exchanges` also who is under way here:
-    /// each count only after all that exchanges which are over by then have brought about.
-    pub fn run(mut self, control: &Control, rounds: &Receiver<Round>, count_exchanges: bool, quiet: impl Fn() -> bool) -> io::Result<()> {
+    /// Tells everything until there is no more, or the other process is gone. With `quiet` also who is under way here, each count
+    /// only after all that exchanges which are over by then have brought about; and, once, that `quiet` says so.
+    ///
+    /// # Errors
+    /// The other process is gone.
+    pub fn run(mut self, control: &Control, items: &Receiver<Item>, quiet: Option<&dyn Fn() -> bool>) -> io::Result<()> {
         let (mut counted, mut told, mut said_quiet) = (None::<Vec<(u32, u32)>>, None, false);
-        loop {
-            let round = match rounds.recv_timeout(Duration::from_secs(1)) {
-                Ok(round) => round,
-                // The thread that takes notes waits for a disk.
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
+        for item in items {
             let view = control.view();
-            self.tell_round(&view, &round)?;
-            if !count_exchanges {
-                continue;
+            match (item, quiet) {
+                (Item::Notes(app, notes), _) => self.tell_notes(&view, &app, &notes)?,
+                (Item::Word(word, beside), _) => {
+                    let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
+                    self.line.say_with(&word, &beside)?;
+                }
+                (Item::Turn, None) => {}
+                (Item::Turn, Some(quiet)) => {
+                    // The notes of this turn were taken after the count of the turn before was read; and so was this answer.
+                    let nobody_comes = quiet();
+                    if let Some(counts) = counted.take().filter(|counts| told.as_ref() != Some(counts)) {
+                        self.line.say(&Word::UnderWay(counts.clone()))?;
+                        told = Some(counts);
+                    } else if told.is_some() && !said_quiet && nobody_comes {
+                        self.line.say(&Word::Quiet)?;
+                        said_quiet = true;
+                    }
+                    counted = Some(self.under_way(&view)?);
+                }
             }
-            // This round was taken after the count of the round before was read.
-            if let Some(counts) = counted.take().filter(|counts| told.as_ref() != Some(counts)) {
-                self.line.say(&Word::UnderWay(counts.clone()))?;
-                told = Some(counts);
-            } else if told.is_some() && !said_quiet && quiet() {
-                self.line.say(&Word::Quiet)?;
-                said_quiet = true;
-            }
-            counted = Some(self.under_way(&view)?);
         }
+        Ok(())
     }
 }
 
@@ -230,6 +229,7 @@ mod tests {
     use crate::serve::upgrade::wire::Message;
     use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     /// A process of the pair.
     struct End {
@@ -265,15 +265,14 @@ mod tests {
             app.ledger.leave(SessionKey([id; 16]), self.control.now());
         }
 
-        fn round(&self) -> Round {
-            let app = self.app();
-            vec![(Arc::clone(&app.name), app.ledger.take_notes(self.control.now()))]
+        fn notes(&self) -> Notes {
+            self.app().ledger.take_notes(self.control.now())
         }
 
         fn tell(&mut self) {
-            let round = self.round();
-            self.teller.tell_round(&self.control.view(), &round).expect("the other end is there");
-            self.teller.say(&Word::Told).expect("the other end is there");
+            let notes = self.notes();
+            self.teller.tell_notes(&self.control.view(), "shop", &notes).expect("the other end is there");
+            self.teller.line.say(&Word::Told).expect("the other end is there");
         }
 
         /// Until it is told that this is all.
@@ -308,10 +307,9 @@ mod tests {
         const LIVE: Standing = Standing::Live { confirmed: true };
         old.born(1, "a1");
         old.born(2, "b1");
-        drop(old.round());
+        drop(old.notes());
         let view = old.control.view();
         old.teller.tell_all(&view).expect("the other end is there");
-        old.tell();
         new.hear();
         assert_eq!((new.knows(1), new.knows(2)), (Some(("a1".into(), LIVE)), Some(("b1".into(), LIVE))));
         new.born(3, "b1");
@@ -329,7 +327,7 @@ mod tests {
         assert_eq!(old.knows(1), Some(("a1".into(), Standing::Ended(EndReason::Logout))));
         assert_eq!(old.knows(3), Some(("b1".into(), LIVE)));
         assert_eq!((old.knows(2), old.knows(4)), (old.knows(4), Some(("b1".into(), LIVE))), "a renamed session has both names");
-        let here = old.round().into_iter().flat_map(|(_, notes)| notes.notes).filter(|(_, origin)| *origin == Origin::Here).count();
+        let here = old.notes().notes.into_iter().filter(|(_, origin)| *origin == Origin::Here).count();
         assert_eq!(here, 0, "what was told is no news to who told it");
     }
 
@@ -343,11 +341,11 @@ mod tests {
         let gate = Arc::clone(&backend(&old).live.gate);
         backend(&old).live.observe(crate::model::admission::Health::Up, old.control.now());
         let exchange = gate.claim(Admission::KnownSessions, None).expect("v1 admits known sessions");
-        let (rounds, received) = mpsc::channel();
-        (0..3).for_each(|_| rounds.send(old.round()).expect("it is received"));
+        let (items, received) = mpsc::channel();
+        (0..3).for_each(|_| items.send(Item::Turn).expect("it is received"));
         let told = std::thread::scope(|scope| {
             let (control, teller) = (&old.control, Teller::new(old.line.split().unwrap()));
-            let teller = scope.spawn(move || teller.run(control, &received, true, || true));
+            let teller = scope.spawn(move || teller.run(control, &received, Some(&|| true)));
             let view = new.control.view();
             let mut quiet = false;
             let mut counts = Vec::new();
@@ -365,8 +363,8 @@ mod tests {
             assert_eq!(backend(&new).live.gate.in_flight(), 1);
             assert!(!backend(&new).live.gate.fence(), "an exchange is under way in the other process");
             drop(exchange);
-            (0..2).for_each(|_| rounds.send(vec![]).expect("it is received"));
-            drop(rounds);
+            (0..2).for_each(|_| items.send(Item::Turn).expect("it is received"));
+            drop(items);
             match new.line.hear().expect("in time").expect("a message") {
                 Message::Word(Word::UnderWay(told)) => new.hearer.under_way(&view, &told),
                 other => panic!("{other:?}"),

@@ -8,8 +8,18 @@
 //! |---|---|
 //! | `link` | sessions that either learns of during the overlap |
 //! | `packed` | sessions in bytes |
+//! | `predecessor` | the old process |
+//! | `successor` | the new process |
 //! | `wire` | what the two say to each other |
 
 pub mod link;
 mod packed;
+mod predecessor;
+mod successor;
 pub mod wire;
+
+pub use predecessor::{Predecessor, Program, Progress, UpgradeError};
+pub use successor::Succession;
+
+/// Where the old process waits for the new one; set for a process that is to take over, and for no other.
+pub const SOCKET_VARIABLE: &str = "TIDEGATE_UPGRADE_SOCKET";

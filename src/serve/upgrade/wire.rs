@@ -122,13 +122,12 @@ impl Line {
         Ok(Line::new(self.stream.try_clone()?))
     }
 
-    /// How long one read may wait; `None` for ever.
+    /// How long one read may wait, by whichever handle; `None` for ever.
     ///
     /// # Errors
     /// The socket is gone.
     pub fn patience(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.stream.set_read_timeout(timeout)?;
-        self.stream.set_write_timeout(timeout)
+        self.stream.set_read_timeout(timeout)
     }
 
     /// Wakes whoever reads or writes on either end.

@@ -36,7 +36,7 @@ async fn check(manner: Manner, expected: std::result::Result<u64, CountFault>, w
     if let Err((_, why)) = got {
         assert!(why.contains(words), "{words}: {why}");
     }
-    assert!(begun.elapsed() < SOON + Duration::from_millis(400), "{words}: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON + Duration::from_secs(5), "{words}: {:?}", begun.elapsed());
 }
 
 #[tokio::test]

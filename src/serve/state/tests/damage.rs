@@ -25,7 +25,7 @@ impl Good {
         let (world, file, ..) = scratch.again(DRAWN, World::new(DRAWN).now).expect("nothing is there");
         let source = Source::of(&world);
         source.put("releases", &[42; 3000]);
-        let keeper = Keeper::start(file, source, WriteFailures::default()).expect("a thread");
+        let keeper = Keeper::start(file, source, WriteFailures::default(), false).expect("a thread");
         let mut been = vec![HashSet::from([None]); SESSIONS as usize];
         let mut note = || {
             for (been, place) in been.iter_mut().zip(whereabouts(&world, SESSIONS, world.now)) {

@@ -13,7 +13,7 @@ fn kept(scratch: &Scratch) -> (World, Arc<Source>, Keeper) {
     assert!(remains.documents.is_empty() && remains.written.is_none() && restored == Restored::default());
     let source = Source::of(&world);
     source.put("drains", b"d1");
-    let keeper = Keeper::start(file, Arc::clone(&source) as Arc<dyn StateSource>, WriteFailures::default()).expect("a thread");
+    let keeper = Keeper::start(file, Arc::clone(&source) as Arc<dyn StateSource>, WriteFailures::default(), false).expect("a thread");
     for n in 0..40 {
         session(&world.shop().ledger, n, (n % 3) as u32, world.now);
     }
@@ -84,7 +84,7 @@ fn a_start_with_another_configuration_forgets_nobody_for_a_week() {
     assert_eq!(keeper.stop().1, Ok(()));
     let start = |drawn: &str, now: Time| {
         let (world, file, _, restored) = scratch.again(drawn, now).expect("a good file");
-        let keeper = Keeper::start(file, Source::of(&world), WriteFailures::default()).expect("a thread");
+        let keeper = Keeper::start(file, Source::of(&world), WriteFailures::default(), false).expect("a thread");
         assert_eq!(keeper.stop().1, Ok(()));
         restored
     };
@@ -101,7 +101,7 @@ fn a_full_disk_stops_nobody_and_everything_is_written_when_there_is_room() {
     let source = Source::of(&world);
     source.put("release", b"v1");
     let failures = WriteFailures::default();
-    let keeper = Keeper::start(file, Arc::clone(&source) as Arc<dyn StateSource>, failures.clone()).expect("a thread");
+    let keeper = Keeper::start(file, Arc::clone(&source) as Arc<dyn StateSource>, failures.clone(), false).expect("a thread");
     for n in 0..2000 {
         session(&world.shop().ledger, n, (n % 3) as u32, world.now);
     }

@@ -1,0 +1,151 @@
+//! What a process goes on from: the state file of an earlier run, or everything that a running process hands over.
+
+use super::control::{Control, DrainOrder};
+use super::remembered::Remembered;
+use super::secrets::{self, SecretError};
+use super::server::StartError;
+use super::state::{StateError, StateFile, StateLock};
+use super::upgrade::Succession;
+use crate::config::Config;
+use crate::model::admission::Health;
+use crate::model::change::{Change, NewApp};
+use crate::model::event::Owner;
+use crate::model::settings::AppSpec;
+use crate::model::time::Time;
+use std::io;
+use std::sync::Arc;
+
+/// What is known of before.
+pub struct Past {
+    remembered: Option<Remembered>,
+    /// Open already, unless another process still writes it.
+    file: Option<StateFile>,
+}
+
+impl Past {
+    /// Finds it. Of a start of its own, this also takes the state directory.
+    ///
+    /// # Errors
+    /// [`StateError`]: the directory belongs to another process, or the file cannot be used.
+    pub fn find(config: &Config, succession: Option<&Succession>, now: Time) -> Result<Past, StateError> {
+        let directory = &config.state.directory;
+        let damaged = |what: String| StateError::Damaged { path: directory.join("state.db"), what };
+        if let Some(before) = succession {
+            let remembered = Remembered::read(&before.documents()).map_err(damaged)?;
+            return Ok(Past { remembered, file: None });
+        }
+        let lock = StateLock::take(directory, &admin_words(config))?;
+        let (file, remains) = StateFile::open(lock, now)?;
+        let mut remembered = Remembered::read(&remains.documents).map_err(damaged)?;
+        if let Some(remembered) = &mut remembered {
+            remembered.shift(|time| remains.shift.apply(time));
+            if !remembered.life.ended_in_order {
+                log::warn!("the process before did not end in order: what happened in its last tenth of a second may be missing");
+                remembered.apps.values_mut().for_each(|app| app.doubt_births(now));
+            }
+        }
+        Ok(Past { remembered, file: Some(file) })
+    }
+
+    /// Publishes the first snapshot and fills the ledgers.
+    ///
+    /// # Errors
+    /// [`StartError`]: keys, damage, or the other process is gone.
+    pub fn recall(&mut self, config: &Config, control: &Arc<Control>, succession: Option<&mut Succession>) -> Result<(), StartError> {
+        let remembered = self.remembered.as_ref();
+        let apps = load_apps(config, remembered)?;
+        match remembered {
+            Some(remembered) => {
+                let recalled = control.recall(apps, &remembered.drains, remembered.events.clone());
+                let path = config.state.directory.join("state.db");
+                recalled.map_err(|what| StateError::Damaged { path, what })?;
+            }
+            None => {
+                let load = Change::Load(apps);
+                if let Err(refused) = control.apply(&load, Owner::Config, DrainOrder::default()) {
+                    // Checked configurations load; a refusal here is a bug, and starting with no app would hide it.
+                    return Err(StartError::Runtime(io::Error::other(refused.what)));
+                }
+                if !control.drains().is_empty() {
+                    log::warn!(
+                        "nothing is remembered of an earlier run: releases that are not current drain, since their users may come back"
+                    );
+                }
+            }
+        }
+        self.teach(control);
+        if let Some(file) = &mut self.file {
+            let restored = file.restore(&control.view(), control.now())?;
+            if restored.entries > 0 {
+                log::info!("{} sessions are remembered", restored.entries);
+            }
+            if restored.strangers > 0 {
+                log::warn!("{} remembered sessions belong to backends that are not configured any more", restored.strangers);
+            }
+        }
+        if let Some(before) = succession {
+            self.keep_health(control);
+            before.learn(control).map_err(StartError::Succession)?;
+        }
+        Ok(())
+    }
+
+    /// The file to write to; of a process that is to be replaced, once that has closed it.
+    ///
+    /// # Errors
+    /// [`StartError`]: it cannot be used, or the other process is gone.
+    pub fn file(self, config: &Config, succession: Option<&mut Succession>, now: Time) -> Result<StateFile, StartError> {
+        match (self.file, succession) {
+            (Some(file), _) => Ok(file),
+            (None, Some(before)) => {
+                let lock = before.ready(&config.state.directory, &admin_words(config)).map_err(StartError::Succession)?;
+                Ok(StateFile::open(lock, now)?.0)
+            }
+            (None, None) => Err(StartError::Runtime(io::Error::other("no state file"))),
+        }
+    }
+
+    /// What finished sessions taught.
+    fn teach(&self, control: &Control) {
+        let view = control.view();
+        for (name, taught) in self.remembered.iter().flat_map(|remembered| &remembered.histories) {
+            if let Some(app) = view.app(name) {
+                app.ledger.recall_history(&taught.rows, taught.at);
+            }
+        }
+    }
+
+    /// The health that the other process found a moment ago.
+    fn keep_health(&self, control: &Control) {
+        let view = control.view();
+        for (name, memory) in self.remembered.iter().flat_map(|remembered| &remembered.apps) {
+            let Some(app) = view.app(name) else { continue };
+            for release in &memory.releases {
+                for backend in release.backends.iter().filter(|backend| backend.health != Health::Untested) {
+                    if let Some(here) = app.slot(&release.name, &backend.spec.name).and_then(|slot| app.backend(slot)) {
+                        here.live.observe(backend.health, control.now());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn load_apps(config: &Config, remembered: Option<&Remembered>) -> Result<Vec<NewApp>, SecretError> {
+    let load = |spec: &AppSpec| {
+        let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
+        // Made now, so that whoever is to check signatures finds it.
+        secrets::make_webhook_key(&config.state.directory, &spec.name, &spec.settings.drain)?;
+        let memory = remembered.and_then(|remembered| remembered.apps.get(&spec.name)).cloned();
+        Ok(NewApp { spec: spec.clone(), keyring, hash, memory })
+    };
+    config.apps.iter().map(load).collect()
+}
+
+/// How this process is reached, for whoever finds the directory taken.
+fn admin_words(config: &Config) -> String {
+    match &config.admin.address {
+        crate::config::AdminAddress::Tcp(address) => format!("http://{address}"),
+        crate::config::AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}

@@ -1,0 +1,444 @@
+//! The process that is to be replaced: it starts the other one, hands over step by step, and takes everything back when that fails.
+
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::SOCKET_VARIABLE;
+use super::link::{Hearer, Item, Teller};
+use super::wire::{Line, Message, Offer, PROTOCOL, Word};
+use crate::serve::control::Control;
+use crate::serve::keeping::Keeping;
+use crate::serve::operator::Door;
+use crate::serve::state::StateLock;
+use crate::serve::transport::{ListenerHandle, Stop};
+
+/// For the new process to appear: it is started, linked and has read its configuration by then.
+const APPEAR: Duration = Duration::from_secs(20);
+/// For it to learn everything and to probe all backends once.
+const LEARN: Duration = Duration::from_secs(120);
+/// For it to open the file and to accept; the clients are served meanwhile, but nothing is written down.
+const SERVE: Duration = Duration::from_secs(30);
+/// How long one look at it takes, so that its end is noticed.
+const LOOK: Duration = Duration::from_millis(100);
+/// As often as the thread that writes takes notes.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Why the old process serves on.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// One is under way.
+    #[error("an upgrade is under way already")]
+    Busy,
+    /// The process stops.
+    #[error("this process is stopping")]
+    Stopping,
+    /// The program cannot be started.
+    #[error("{program} cannot be started: {source}")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It said why it cannot serve.
+    #[error("the new process refused: {0}")]
+    Refused(String),
+    /// It ended.
+    #[error("the new process ended {when} ({status}); its own words are in the log")]
+    Ended {
+        /// Which step it was at.
+        when: &'static str,
+        /// How.
+        status: ExitStatus,
+    },
+    /// It said nothing for too long.
+    #[error("the new process said nothing for {} s {when}, and was killed", .waited.as_secs())]
+    Silent {
+        /// Which step it was at.
+        when: &'static str,
+        /// For so long.
+        waited: Duration,
+    },
+    /// The line to it broke, or it talks nonsense.
+    #[error("the line to the new process failed {when}: {source}")]
+    Line {
+        /// Which step it was at.
+        when: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Everything that is handed over, and the means.
+pub struct Predecessor {
+    /// The one door.
+    pub control: Arc<Control>,
+    /// The state.
+    pub keeping: Arc<Keeping>,
+    /// In the order of the configuration.
+    pub listeners: Vec<ListenerHandle>,
+    /// The admin address as configured, and its socket.
+    pub door: Arc<Door>,
+    /// Where the socket of the hand-over is.
+    pub directory: PathBuf,
+    /// Of this process.
+    pub stop: Stop,
+    /// What is started.
+    pub program: Program,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// How far an upgrade is.
+#[derive(Default)]
+pub struct Progress(Mutex<State>);
+
+/// What is started, and with what.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// As this process was started: another file may be there by now, and that is the point.
+    pub path: PathBuf,
+    /// Without the name.
+    pub arguments: Vec<OsString>,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Serving,
+    HandingOver,
+    /// To be told until the end.
+    HandedOver(Link),
+}
+
+/// What goes on after the hand-over, until the last exchange is over.
+struct Link {
+    items: Sender<Item>,
+    line: Line,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A new process that is killed unless it is let go: one that hangs must not wake up later and take itself for the owner.
+struct Newcomer(Option<Child>);
+
+impl Newcomer {
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.as_mut()?.try_wait().ok()?
+    }
+
+    fn let_go(mut self) -> u32 {
+        self.0.take().map_or(0, |child| child.id())
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take()
+            && let Err(error) = child.kill().and_then(|()| child.wait())
+        {
+            log::warn!("the new process cannot be ended: {error}");
+        }
+    }
+}
+
+impl Program {
+    /// This program, to be started again. To be called early: later the path may name another directory.
+    ///
+    /// # Errors
+    /// The system does not say where it is.
+    pub fn current() -> io::Result<Program> {
+        Ok(Program { path: std::env::current_exe()?, arguments: std::env::args_os().skip(1).collect() })
+    }
+}
+
+impl Predecessor {
+    /// Replaces this process. Blocks until the other one serves, or has failed; answers its process id. Afterwards this process is
+    /// to be stopped.
+    ///
+    /// # Errors
+    /// [`UpgradeError`]: this process serves on, as if nothing had been.
+    pub fn upgrade(&self) -> Result<u32, UpgradeError> {
+        {
+            let mut state = self.lock();
+            if !matches!(*state, State::Serving) {
+                return Err(UpgradeError::Busy);
+            }
+            if self.stop.draining() {
+                return Err(UpgradeError::Stopping);
+            }
+            *state = State::HandingOver;
+        }
+        self.control.freeze(true);
+        log::info!("upgrade: starting {}", self.program.path.display());
+        match self.hand_over() {
+            Ok((pid, link)) => {
+                log::info!("upgrade: process {pid} serves; this one finishes what it has");
+                *self.lock() = State::HandedOver(link);
+                Ok(pid)
+            }
+            Err(error) => {
+                self.keeping.source().stop_listening();
+                self.control.freeze(false);
+                *self.lock() = State::Serving;
+                log::error!("upgrade failed: {error}; this process serves on");
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether another process has taken over.
+    pub fn handed_over(&self) -> bool {
+        matches!(*self.lock(), State::HandedOver(_))
+    }
+
+    /// Tells the other process the last of what happened here. To be called when no exchange is left.
+    pub fn farewell(&self) {
+        let State::HandedOver(Link { items, line, threads }) = std::mem::take(&mut *self.lock()) else { return };
+        // What the last exchange brought about.
+        self.keeping.source().overhear();
+        self.keeping.source().stop_listening();
+        drop(items);
+        let mut threads = threads.into_iter();
+        // The one that tells ends when everything is told; the one that hears, when the line is hung up.
+        threads.next().map_or(Ok(()), JoinHandle::join).unwrap_or_else(|_| log::error!("telling the new process failed"));
+        line.hang_up();
+        threads.for_each(|thread| thread.join().unwrap_or_else(|_| log::error!("hearing the new process failed")));
+    }
+
+    fn hand_over(&self) -> Result<(u32, Link), UpgradeError> {
+        let socket = Rendezvous::open(&self.directory).map_err(|source| UpgradeError::Line { when: "before it was started", source })?;
+        let mut child = self.start(&socket.path)?;
+        let stream = socket.wait(&mut child)?;
+        let line = Line::new(stream);
+        let when = "while it started";
+        let broke = |source| UpgradeError::Line { when, source };
+        line.patience(Some(LOOK)).map_err(broke)?;
+        let mut ear = line.split().map_err(broke)?;
+        match self.expect(&mut ear, &mut child, APPEAR, when)? {
+            Word::Hello { protocol: PROTOCOL, version } => log::info!("upgrade: version {version} is here"),
+            Word::Hello { protocol, version } => {
+                return Err(UpgradeError::Refused(format!("version {version} hands over by protocol {protocol}, this one by {PROTOCOL}")));
+            }
+            other => return Err(broke(nonsense(&other))),
+        }
+        let (items, heard) = self.keeping.source().listen();
+        let mut mouth = line.split().map_err(broke)?;
+        self.offer(&mut mouth).map_err(broke)?;
+        let (control, stop) = (Arc::clone(&self.control), self.stop.clone());
+        let teller = thread::spawn(move || {
+            let mut teller = Teller::new(mouth);
+            let told = teller.tell_all(&control.view());
+            // An exchange that waits or connects again could enter a backend that is fenced over there: only who is in a tunnel stays
+            // where he is.
+            let quiet = || stop.is_closing() && stop.connections() == control.tunnels.tunnels();
+            if let Err(error) = told.and_then(|()| teller.run(&control, &heard, Some(&quiet))) {
+                log::debug!("upgrade: nobody is told any more: {error}");
+            }
+        });
+        let when = "before it was ready";
+        match self.expect(&mut ear, &mut child, LEARN, when)? {
+            Word::Ready => {}
+            other => return Err(UpgradeError::Line { when, source: nonsense(&other) }),
+        }
+        // From here on until it serves nothing is written down.
+        self.door.pause(true);
+        let lock = self.keeping.end();
+        match self.let_serve(&items, lock.as_ref(), &mut ear, &mut child) {
+            Ok(()) => {
+                self.door.leave_to_successor();
+                let hearer = self.hear(ear);
+                Ok((child.let_go(), Link { items, line, threads: vec![teller, hearer, self.overhear()] }))
+            }
+            Err(error) => {
+                // Before anything else: it may have begun to write.
+                drop(child);
+                line.hang_up();
+                self.door.pause(false);
+                if let Some(Err(why)) = lock.map(|lock| self.keeping.begin_again(lock)) {
+                    log::error!("nothing is written down any more: {why}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn let_serve(&self, items: &Sender<Item>, lock: Option<&StateLock>, ear: &mut Line, child: &mut Newcomer) -> Result<(), UpgradeError> {
+        let when = "before it served";
+        let broke = |source| UpgradeError::Line { when, source };
+        let lock: Option<OwnedFd> = lock.map(|lock| lock.as_fd().try_clone_to_owned()).transpose().map_err(broke)?;
+        let go = Item::Word(Word::Go, lock.into_iter().collect());
+        items.send(go).map_err(|_| broke(io::ErrorKind::BrokenPipe.into()))?;
+        match self.expect(ear, child, SERVE, when)? {
+            Word::Serving => Ok(()),
+            other => Err(broke(nonsense(&other))),
+        }
+    }
+
+    /// Waits for a word, and looks now and then whether there is still somebody to say it.
+    fn expect(&self, line: &mut Line, child: &mut Newcomer, longest: Duration, when: &'static str) -> Result<Word, UpgradeError> {
+        let until = Instant::now() + longest;
+        loop {
+            match line.hear() {
+                Ok(Some(Message::Word(Word::Refused { why }))) => return Err(UpgradeError::Refused(why)),
+                Ok(Some(Message::Word(word))) => return Ok(word),
+                Ok(Some(Message::Sessions(_))) => {}
+                Err(error) if waits(&error) => {}
+                Err(source) if !ended(&source) => return Err(UpgradeError::Line { when, source }),
+                // It hangs up a moment before it ends; how it ended says more.
+                Ok(None) | Err(_) => {
+                    let soon = Instant::now() + Duration::from_secs(2);
+                    while Instant::now() < soon {
+                        if let Some(status) = child.ended() {
+                            return Err(UpgradeError::Ended { when, status });
+                        }
+                        thread::park_timeout(LOOK);
+                    }
+                    return Err(UpgradeError::Line { when, source: io::ErrorKind::UnexpectedEof.into() });
+                }
+            }
+            if let Some(status) = child.ended() {
+                return Err(UpgradeError::Ended { when, status });
+            }
+            if Instant::now() > until {
+                return Err(UpgradeError::Silent { when, waited: longest });
+            }
+        }
+    }
+
+    fn start(&self, socket: &Path) -> Result<Newcomer, UpgradeError> {
+        let mut command = Command::new(&self.program.path);
+        command.args(&self.program.arguments).env(SOCKET_VARIABLE, socket).stdin(Stdio::null());
+        let child = command.spawn().map_err(|source| UpgradeError::Start { program: self.program.path.clone(), source })?;
+        Ok(Newcomer(Some(child)))
+    }
+
+    fn offer(&self, line: &mut Line) -> io::Result<()> {
+        let gone = || io::Error::other("a listener is closed");
+        let sockets = self.listeners.iter().map(|listener| listener.socket().ok_or_else(gone)).collect::<Result<Vec<_>, _>>()?;
+        let mut beside: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
+        beside.push(self.door.socket());
+        let documents = self.keeping.source().scribe.all().into_iter();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_default();
+        let offer = Offer {
+            protocol: PROTOCOL,
+            clock: self.control.clock().origin(),
+            listeners: self.listeners.iter().map(|listener| listener.asked_address().to_string()).collect(),
+            admin: self.door.asked().to_owned(),
+            documents: documents.map(|(name, bytes)| (name, text(bytes))).collect(),
+        };
+        line.say_with(&Word::Offer(Box::new(offer)), &beside)
+    }
+
+    /// What the new process learns matters here as long as a connection is left.
+    fn hear(&self, mut ear: Line) -> JoinHandle<()> {
+        let control = Arc::clone(&self.control);
+        thread::spawn(move || {
+            let mut hearer = Hearer::default();
+            loop {
+                let view = control.view();
+                match ear.hear() {
+                    Ok(Some(Message::Word(Word::Places(places)))) => hearer.places(&view, &places),
+                    Ok(Some(Message::Sessions(message))) => {
+                        if let Err(why) = hearer.sessions(&view, &message, control.now()) {
+                            log::warn!("upgrade: the new process told nonsense: {why}");
+                        }
+                    }
+                    Ok(Some(Message::Word(_))) => {}
+                    Err(error) if waits(&error) => {}
+                    Ok(None) | Err(_) => return,
+                }
+            }
+        })
+    }
+
+    /// Takes notes, since the thread that did so to write them has ended.
+    fn overhear(&self) -> JoinHandle<()> {
+        let source = Arc::clone(self.keeping.source());
+        thread::spawn(move || {
+            while source.is_heard() {
+                source.overhear();
+                thread::park_timeout(TURN);
+            }
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.progress.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn nonsense(word: &Word) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{word:?} was not due"))
+}
+
+fn waits(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+fn ended(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+/// Where the two meet: a socket in the state directory, which is this user's alone.
+struct Rendezvous {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Rendezvous {
+    fn open(directory: &Path) -> io::Result<Rendezvous> {
+        let path = fs::canonicalize(directory)?.join("upgrade.sock");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Rendezvous { listener, path })
+    }
+
+    fn wait(&self, child: &mut Newcomer) -> Result<UnixStream, UpgradeError> {
+        let when = "while it started";
+        let until = Instant::now() + APPEAR;
+        while Instant::now() < until {
+            match self.listener.accept() {
+                Ok((stream, _)) if is_own(&stream) => {
+                    let blocking = stream.set_nonblocking(false).map(|()| stream);
+                    return blocking.map_err(|source| UpgradeError::Line { when, source });
+                }
+                Ok(_) => log::warn!("upgrade: somebody else's process called and was turned away"),
+                Err(error) if waits(&error) => {}
+                Err(source) => return Err(UpgradeError::Line { when, source }),
+            }
+            if let Some(status) = child.ended() {
+                return Err(UpgradeError::Ended { when, status });
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        Err(UpgradeError::Silent { when, waited: APPEAR })
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Of the same user: nobody else may enter the directory, and who is root needs no socket.
+fn is_own(stream: &UnixStream) -> bool {
+    rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
+}
