@@ -2,12 +2,16 @@
 //!
 //! `pin: learn` is not here: its pins live in one ledger alone, and a second proxy knows them only through a shared store.
 
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
 use crate::client::Browser;
 use crate::fate::{Fate, Kind, Plan};
 use crate::origin::Origin;
-use crate::process::{Scratch, wait_until_equal};
+use crate::process::{Scratch, delay, wait_for, wait_until_equal};
 use crate::shop::{Shop, backend};
-use crate::tidegate::SOON;
+use crate::tidegate::{SOON, Tidegate};
 
 /// The ways to carry a pin that two proxies can share.
 const CARRIED: [&str; 3] = ["cookie", "route", "prefix"];
@@ -129,4 +133,69 @@ fn a_drain_on_both_moves_nobody_and_is_over_when_both_say_so() {
             assert_eq!(proxy.release_state("shop", "v1"), "drained", "{pin}");
         }
     }
+}
+
+/// Two proxies before v1 and v2, of which v1 drains, with this idle timeout.
+fn draining_pair(keys: &Scratch, a1: &Origin, b1: &Origin, idle_timeout: &str) -> (Tidegate, Tidegate) {
+    let shop = shop("cookie", &key_line(keys, &["old"]), &[a1], &[b1]);
+    let shop = shop.session(&format!("idle_timeout: {idle_timeout}")).session(&format!("engaged_within: {idle_timeout}"));
+    (shop.start(), shop.start())
+}
+
+#[test]
+fn who_was_before_the_other_proxy_is_not_idle_here() {
+    let keys = keys();
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let (first, second) = draining_pair(&keys, &a1, &b1, "3s");
+    let mut moving = first.browser();
+    let mut staying = second.browser();
+    // Both are known on both.
+    for _ in 0..2 {
+        moving.get("/").expect_status(200);
+        moving.tab_before(second.port()).get("/").expect_status(200);
+        staying.get("/").expect_status(200);
+    }
+    first.cli_with(&second, &["promote", "shop", "v2"]).expect_code(0);
+    let begun = Instant::now();
+    // For twice the timeout one is before the first alone; the other keeps the second's drain from its end.
+    while begun.elapsed() < Duration::from_secs(6) {
+        for browser in [&mut moving, &mut staying] {
+            assert_eq!(browser.get("/").word("session"), "known");
+        }
+        delay(Duration::from_millis(100));
+    }
+    wait_until_equal("the second has ended it", SOON, &1, || second.sessions("shop", "v1").live);
+    let answer = moving.tab_before(second.port()).get("/");
+    assert_eq!((answer.word("release"), answer.word("session")), ("v1".to_owned(), "known".to_owned()));
+    assert_eq!(second.sessions("shop", "v1").live, 2, "and is counted again");
+}
+
+#[test]
+fn commands_speak_for_both_and_say_who_is_missing() {
+    let keys = keys();
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let (first, mut second) = draining_pair(&keys, &a1, &b1, "1h");
+    let load = Fate::across(&[first.port(), second.port()], Plan { keep_alive: 4, ..Plan::default() });
+    load.go_on_for(40);
+    load.stop().assert_clean();
+    let status = first.cli_with(&second, &["status", "--json"]).expect_code(0);
+    let document: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(document["apps"]["shop"]["releases"]["v1"]["sessions"]["live"], 8, "4 users whom both know: {document}");
+    assert_eq!(document["differences"], Value::Array(Vec::new()));
+
+    first.cli_with(&second, &["promote", "shop", "v2", "--from", "v1"]).expect_code(0);
+    let waiting = first.cli_with(&second, &["wait", "shop/v1", "--timeout", "1s"]).expect_code(2);
+    assert!(waiting.stderr.contains("8 sessions left") && waiting.stderr.contains("speaks for the proxies asked"), "{}", waiting.stderr);
+    let mut wait = first.cli_with_in_background(&second, "wait", &["wait", "shop/v1", "--timeout", "8s"]);
+    wait_for("it has looked", SOON, || first.read("wait.log").contains("8 of 8 left"));
+    second.kill();
+    wait_for("it says that one is gone", SOON, || first.read("wait.log").contains("nothing is over before it answers"));
+    assert_eq!(wait.wait(SOON).code(), Some(2));
+    assert!(first.read("wait.log").contains(&format!("NO ANSWER from {}", second.admin_url())), "{}", first.read("wait.log"));
+
+    let half = first.cli_with(&second, &["status"]).expect_code(1);
+    assert!(half.stdout.contains("NO ANSWER") && half.stdout.contains("shop: current v2"), "{}", half.stdout);
+    let refused = first.cli_with(&second, &["rollback", "shop"]).expect_code(1);
+    assert!(refused.stderr.contains("nothing was changed anywhere"), "{}", refused.stderr);
+    assert_eq!(first.release_state("shop", "v2"), "current");
 }
