@@ -136,8 +136,9 @@ impl Operator {
         if !waiting.wait {
             return self.tell(&answers, words);
         }
-        for (_, answer) in &answers {
-            eprintln!("{}", words(answer));
+        for (client, answer) in &answers {
+            let at = if answers.len() > 1 { format!("{}: ", client.url) } else { String::new() };
+            eprintln!("{at}{}", words(answer));
         }
         let drains = answers.iter().flat_map(|(client, answer)| answer.drains.iter().map(|id| ((*client).clone(), id.clone()))).collect();
         self.waited(drains, waiting.limit()?).await

@@ -194,6 +194,26 @@ async fn a_wrong_token_changes_nothing() {
 }
 
 #[tokio::test]
+async fn each_address_may_have_a_token_of_its_own() {
+    let ((one, first), (_two, second)) = (port().await, port().await);
+    let (good, wrong) = (TokenFile::new("own-good", SECRET), TokenFile::new("own-wrong", "fedcba9876543210fedcba9876543210"));
+    let (good, wrong) = (good.0.to_str().unwrap(), wrong.0.to_str().unwrap());
+    let both = format!("{first},{second}");
+    let check = async |admin: &str, files: &str, expected: Result<u8, &str>| {
+        let cli = Cli::try_parse_from(["tidegate", "--admin", admin, "--token-file", files, "promote", "shop", "v42"]).unwrap();
+        match (act(&cli.ask, cli.command, Box::new(Paper::default())).await, expected) {
+            (done, Ok(exit)) => assert_eq!(done, Ok(exit), "{files}"),
+            (done, Err(words)) => assert!(done.as_ref().is_err_and(|failure| failure.message.contains(words)), "{files}: {done:?}"),
+        }
+    };
+    check(&both, &format!("{good},{wrong}"), Err("the token is wrong")).await;
+    assert_eq!(current(&one), "v41", "taken back");
+    check(&first, &format!("{good},{good}"), Err("2 files for 1 addresses")).await;
+    check(&both, &format!("{good},{good}"), Ok(0)).await;
+    check(&both, good, Ok(0)).await;
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_in_plain_words() {
     let token = TokenFile::new("nobody", SECRET);
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
