@@ -114,7 +114,7 @@ async fn undone(plan: Plan<'_>, changed: &[&(&Client, api::Status)], at: &Client
         let urls: Vec<&str> = changed.iter().map(|(client, _)| client.url.as_str()).collect();
         told = format!("changed on {}, but NOT on {} and those after it: ", urls.join(", "), at.url);
     } else if !back.is_empty() {
-        told = format!("nothing stays changed, because {} refused: ", at.url);
+        told = format!("nothing stays changed, because {} did not follow: ", at.url);
     }
     let mut message = format!("{told}{}{unsure}", why.message);
     for line in &back {

@@ -267,7 +267,7 @@ async fn what_one_process_refuses_is_taken_back_on_the_others() {
     ] {
         let failure = typed(line, &both, &token).await.unwrap_err();
         assert_eq!(failure.exit, 1);
-        let expected = format!("nothing stays changed, because {second} refused: ");
+        let expected = format!("nothing stays changed, because {second} did not follow: ");
         assert!(failure.message.starts_with(&expected) && failure.message.contains(refusal), "{line}: {}", failure.message);
         assert!(failure.message.ends_with(&format!("taken back on {first}: {back}")), "{line}: {}", failure.message);
     }
