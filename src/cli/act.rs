@@ -73,7 +73,7 @@ impl Operator {
                 let path = format!("/api/v1/apps/{}/releases/{}", segment(&app), segment(&release));
                 let target = format!("{app}/{release}");
                 let forget = async |client: &Client| client.delete::<api::Done>(&path).await;
-                let answers = self.everywhere(Plan::Final { target: &target }, forget).await?;
+                let answers = self.everywhere_by(Plan::Final { target: &target }, forget).await?;
                 self.tell(&answers, |done| done.done.clone())
             }
             Command::Wait { drain, timeout } => self.waited(self.drains_of(&drain).await?, timeout).await,
@@ -87,7 +87,8 @@ impl Operator {
             Command::Events { follow } => self.events(follow).await,
             Command::Reload { dry_run, force } => {
                 let order = json!({ "dry_run": dry_run, "force": force });
-                self.change("/api/v1/reload", &order, |done: &Value| done.to_string()).await
+                let plan = if dry_run { Plan::Other } else { Plan::Reload { force } };
+                self.planned(plan, "/api/v1/reload", &order, |done: &Value| done.to_string()).await
             }
             Command::Upgrade => self.change("/api/v1/upgrade", &json!({}), |done: &Value| done.to_string()).await,
             Command::Run(_) | Command::Check(_) | Command::Demo { .. } => Err(Failure::usage("this command talks to no running process")),
@@ -101,7 +102,8 @@ impl Operator {
         order: &impl Serialize,
         words: impl Fn(&T) -> String,
     ) -> Result<u8, Failure> {
-        self.planned(Plan::Other, path, order, words).await
+        let answers = self.everywhere(async |client: &Client| client.post::<T>(path, order).await).await?;
+        self.tell(&answers, words)
     }
 
     async fn planned<T: DeserializeOwned + Serialize>(
@@ -111,7 +113,7 @@ impl Operator {
         order: &impl Serialize,
         words: impl Fn(&T) -> String,
     ) -> Result<u8, Failure> {
-        let answers = self.everywhere(plan, async |client: &Client| client.post::<T>(path, order).await).await?;
+        let answers = self.everywhere_by(plan, async |client: &Client| client.post::<T>(path, order).await).await?;
         self.tell(&answers, words)
     }
 
@@ -132,7 +134,7 @@ impl Operator {
         words: fn(&api::Promoted) -> String,
     ) -> Result<u8, Failure> {
         waiting.check()?;
-        let answers = self.everywhere(plan, async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
+        let answers = self.everywhere_by(plan, async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
         if !waiting.wait {
             return self.tell(&answers, words);
         }
@@ -146,7 +148,8 @@ impl Operator {
 
     async fn drain(&self, order: &api::DrainOrder, wait: bool) -> Result<u8, Failure> {
         let plan = Plan::Intent { target: &order.target };
-        let answers = self.everywhere(plan, async |client: &Client| client.post::<api::DrainStatus>("/api/v1/drains", order).await).await?;
+        let answers =
+            self.everywhere_by(plan, async |client: &Client| client.post::<api::DrainStatus>("/api/v1/drains", order).await).await?;
         if wait {
             return self.waited(answers.into_iter().map(|(client, drain)| (client.clone(), drain.id)).collect(), None).await;
         }

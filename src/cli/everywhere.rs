@@ -4,6 +4,7 @@
 //! what was done is undone when a later one refuses all the same. What cannot be undone is said, with the place it was left in.
 
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 
 use super::client::{Client, segment};
 use super::{Failure, act::Operator};
@@ -20,13 +21,20 @@ pub enum Plan<'a> {
     Intent { target: &'a str },
     /// Sessions are sent away, or a release is closed or forgotten: there is no way back.
     Final { target: &'a str },
+    /// The configuration files, each machine's own: a dry run on all comes first, and there is no way back.
+    Reload { force: bool },
     /// Nothing is known of it.
     Other,
 }
 
 impl Operator {
+    /// As [`Operator::everywhere_by`], of a change that cannot be foreseen or undone.
+    pub(super) async fn everywhere<T>(&self, change: impl AsyncFn(&Client) -> Result<T, Failure>) -> Result<Vec<(&Client, T)>, Failure> {
+        self.everywhere_by(Plan::Other, change).await
+    }
+
     /// Makes a change on all addresses, or on none as far as that can be had.
-    pub(super) async fn everywhere<T>(
+    pub(super) async fn everywhere_by<T>(
         &self,
         plan: Plan<'_>,
         change: impl AsyncFn(&Client) -> Result<T, Failure>,
@@ -59,6 +67,16 @@ impl Operator {
             }
             before.push((client, status));
         }
+        if let Plan::Reload { force } = plan {
+            for (client, _) in &before {
+                let order = json!({ "dry_run": true, "force": force });
+                let refused = |why: &str| format!("nothing was changed anywhere: {} would refuse: {why}", client.url);
+                let tried: Value = client.post("/api/v1/reload", &order).await.map_err(|failure| failure.because(&refused("")))?;
+                if tried.get("result").is_some_and(|result| result == "would_refuse") {
+                    return Err(Failure::error(refused("see tidegate reload --dry-run")));
+                }
+            }
+        }
         Ok(before)
     }
 }
@@ -72,7 +90,7 @@ fn objection(plan: Plan<'_>, status: &api::Status) -> Option<String> {
             let mut names = target.split('/');
             (names.next().filter(|app| !app.starts_with("host:"))?, names.next())
         }
-        Plan::Other => return None,
+        Plan::Reload { .. } | Plan::Other => return None,
     };
     let names = |known: Vec<&str>| known.join(", ");
     let Some(found) = status.apps.get(app) else {
@@ -159,7 +177,7 @@ async fn undo(plan: Plan<'_>, client: &Client, before: &api::Status) -> Result<S
             Ok(if told.is_empty() { "it was so before".to_owned() } else { told.join(", ") })
         }
         Plan::Final { .. } => Err(Failure::error("there is no way back; repeat the command for the other address when it can")),
-        Plan::Other => Err(Failure::error("no way back is known")),
+        Plan::Reload { .. } | Plan::Other => Err(Failure::error("no way back is known")),
     }
 }
 
