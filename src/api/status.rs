@@ -74,7 +74,7 @@ pub struct Sessions {
 }
 
 /// A drain.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DrainStatus {
     /// Such as `d7`.
     pub id: String,

@@ -1,31 +1,26 @@
-//! The commands that talk to a running process: each is one call of the API.
+//! The commands that talk to a running process: each is one call of the API. Those that change something are here, what only asks is
+//! in [`super::ask`].
 
 use std::cell::RefCell;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use tokio::time::sleep;
 
 use super::args::{Ask, Command, Waiting};
 use super::client::{Client, segment};
+use super::everywhere::Plan;
 use super::wait::{Verdict, wait};
 use super::{Failure, screen};
 use crate::api;
 use crate::config::scalar::parse_duration;
 
-const REFRESH: Duration = Duration::from_secs(1);
-/// Of `--watch` into a file or pipe.
-const REFRESH_UNWATCHED: Duration = Duration::from_secs(60);
-
 /// Whom to ask, and how to answer.
-struct Operator {
-    clients: Vec<Client>,
-    json: bool,
+pub(super) struct Operator {
+    pub(super) clients: Vec<Client>,
+    pub(super) json: bool,
     /// Standard output.
     out: RefCell<Box<dyn Write>>,
 }
@@ -46,11 +41,14 @@ impl Operator {
             Command::Stage { app, release, backends, path } => self.stage(&app, release, backends, path).await,
             Command::Promote { app, release, from, force, waiting } => {
                 let order = api::Promote { release, from, force, then: waiting.then(), deadline: waiting.deadline() };
-                self.promote(&format!("/api/v1/apps/{}/promote", segment(&app)), &order, &waiting, promoted).await
+                let (release, from) = (Some(order.release.as_str()), order.from.as_deref());
+                let plan = Plan::Promote { app: &app, release, from, force };
+                self.promote(plan, &format!("/api/v1/apps/{}/promote", segment(&app)), &order, &waiting, promoted).await
             }
             Command::Rollback { app, to, from, force, waiting } => {
                 let order = api::Rollback { to, from, force, then: waiting.then(), deadline: waiting.deadline() };
-                self.promote(&format!("/api/v1/apps/{}/rollback", segment(&app)), &order, &waiting, rolled_back).await
+                let plan = Plan::Promote { app: &app, release: order.to.as_deref(), from: order.from.as_deref(), force };
+                self.promote(plan, &format!("/api/v1/apps/{}/rollback", segment(&app)), &order, &waiting, rolled_back).await
             }
             Command::Drain { target, wait, deadline, then, force } => {
                 let order = api::DrainOrder { target, deadline, then: then.map(|then| then.as_str().to_owned()), force };
@@ -61,7 +59,7 @@ impl Operator {
             Command::Evict { target, idle } => {
                 let words = |done: &api::Evicted| format!("{} evicted from {target}", screen::many(done.evicted, "session"));
                 let order = api::Evict { target: target.clone(), idle };
-                self.change("/api/v1/evict", &order, words).await
+                self.planned(Plan::Final { target: &target }, "/api/v1/evict", &order, words).await
             }
             Command::Lost { target } => {
                 let words = |done: &api::SessionsLost| format!("{} lost with the restart of {target}", screen::many(done.lost, "session"));
@@ -72,32 +70,29 @@ impl Operator {
                     return Ok(exit);
                 }
                 let path = format!("/api/v1/apps/{}/releases/{}/stop", segment(&app), segment(&release));
-                self.change(&path, &api::Stop { force }, |done: &api::Done| done.done.clone()).await
+                let target = format!("{app}/{release}");
+                self.planned(Plan::Final { target: &target }, &path, &api::Stop { force }, |done: &api::Done| done.done.clone()).await
             }
             Command::Remove { release: (app, release) } => {
                 let path = format!("/api/v1/apps/{}/releases/{}", segment(&app), segment(&release));
-                let answers = self.everywhere(async |client: &Client| client.delete::<api::Done>(&path).await).await?;
+                let target = format!("{app}/{release}");
+                let forget = async |client: &Client| client.delete::<api::Done>(&path).await;
+                let answers = self.everywhere_by(Plan::Final { target: &target }, forget).await?;
                 self.tell(&answers, |done| done.done.clone())
             }
-            Command::Wait { drain, timeout } => {
-                let drains = self.clients.iter().map(|client| (client.clone(), drain.clone())).collect();
-                self.waited(drains, timeout).await
-            }
+            Command::Wait { drain, timeout } => self.waited(self.drains_of(&drain).await?, timeout).await,
             Command::Sessions { app, list } => self.sessions(&app, list).await,
             Command::Explain { app, cookie, path, headers } => {
                 let cookie = cookie.map(|cookie| ("cookie".to_owned(), cookie));
                 let order = api::Explain { app, path, headers: headers.into_iter().chain(cookie).collect() };
-                let report: api::ExplainReport = self.one()?.post("/api/v1/explain", &order).await?;
-                self.tell_one(&report, screen::explained)
+                self.explain(&order).await
             }
-            Command::Export => {
-                let yaml = self.one()?.text(Method::GET, "/api/v1/export", Bytes::new()).await?;
-                if self.json { self.print(&json!({ "yaml": yaml }).to_string()) } else { self.print(yaml.trim_end()) }
-            }
+            Command::Export => self.export().await,
             Command::Events { follow } => self.events(follow).await,
             Command::Reload { dry_run, force } => {
                 let order = json!({ "dry_run": dry_run, "force": force });
-                self.change("/api/v1/reload", &order, |done: &Value| done.to_string()).await
+                let plan = if dry_run { Plan::Other } else { Plan::Reload { force } };
+                self.planned(plan, "/api/v1/reload", &order, |done: &Value| done.to_string()).await
             }
             Command::Upgrade => {
                 let words = |done: &api::Upgraded| format!("process {} serves; the one before finishes what it has", done.pid);
@@ -107,40 +102,7 @@ impl Operator {
         }
     }
 
-    /// The only address: for questions whose answers cannot be merged yet.
-    fn one(&self) -> Result<&Client, Failure> {
-        match self.clients.as_slice() {
-            [client] => Ok(client),
-            _ => Err(Failure::usage(
-                "this version merges no answers of several addresses: name one with --admin, and ask the others in turn",
-            )),
-        }
-    }
-
-    /// Makes a change on all addresses or, as far as that can be known beforehand, on none: all must be reachable before the
-    /// first is changed.
-    async fn everywhere<T>(&self, change: impl AsyncFn(&Client) -> Result<T, Failure>) -> Result<Vec<(&Client, T)>, Failure> {
-        if self.clients.len() > 1 {
-            for client in &self.clients {
-                client.get::<api::Status>("/api/v1/status").await.map_err(|failure| failure.because("nothing was changed anywhere: "))?;
-            }
-        }
-        let mut done: Vec<(&Client, T)> = Vec::new();
-        for client in &self.clients {
-            match change(client).await {
-                Ok(answer) => done.push((client, answer)),
-                Err(failure) if self.clients.len() == 1 => return Err(failure),
-                Err(failure) if done.is_empty() => return Err(failure.because(&format!("nothing was changed anywhere; {}: ", client.url))),
-                Err(failure) => {
-                    let changed: Vec<&str> = done.iter().map(|(client, _)| client.url.as_str()).collect();
-                    let what = format!("changed on {}, but NOT on {} and those after it: ", changed.join(", "), client.url);
-                    return Err(failure.because(&what));
-                }
-            }
-        }
-        Ok(done)
-    }
-
+    /// A change that cannot be foreseen or undone.
     async fn change<T: DeserializeOwned + Serialize>(
         &self,
         path: &str,
@@ -151,34 +113,50 @@ impl Operator {
         self.tell(&answers, words)
     }
 
+    async fn planned<T: DeserializeOwned + Serialize>(
+        &self,
+        plan: Plan<'_>,
+        path: &str,
+        order: &impl Serialize,
+        words: impl Fn(&T) -> String,
+    ) -> Result<u8, Failure> {
+        let answers = self.everywhere_by(plan, async |client: &Client| client.post::<T>(path, order).await).await?;
+        self.tell(&answers, words)
+    }
+
     async fn stage(&self, app: &str, name: String, backends: Vec<(String, String)>, path: Option<String>) -> Result<u8, Failure> {
         let backends = backends.into_iter().map(|(name, address)| (name, api::StageBackend::Address(address))).collect();
         let words = format!("staged {app}/{name}: nobody is sent there yet; next: tidegate promote {app} {name} --wait");
         let order = api::Stage { name, backends, path };
-        self.change(&format!("/api/v1/apps/{}/releases", segment(app)), &order, |_: &Value| words.clone()).await
+        let plan = Plan::Stage { app, release: &order.name };
+        self.planned(plan, &format!("/api/v1/apps/{}/releases", segment(app)), &order, |_: &Value| words.clone()).await
     }
 
     async fn promote(
         &self,
+        plan: Plan<'_>,
         path: &str,
         order: &impl Serialize,
         waiting: &Waiting,
         words: fn(&api::Promoted) -> String,
     ) -> Result<u8, Failure> {
         waiting.check()?;
-        let answers = self.everywhere(async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
+        let answers = self.everywhere_by(plan, async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
         if !waiting.wait {
             return self.tell(&answers, words);
         }
-        for (_, answer) in &answers {
-            eprintln!("{}", words(answer));
+        for (client, answer) in &answers {
+            let at = if answers.len() > 1 { format!("{}: ", client.url) } else { String::new() };
+            eprintln!("{at}{}", words(answer));
         }
         let drains = answers.iter().flat_map(|(client, answer)| answer.drains.iter().map(|id| ((*client).clone(), id.clone()))).collect();
         self.waited(drains, waiting.limit()?).await
     }
 
     async fn drain(&self, order: &api::DrainOrder, wait: bool) -> Result<u8, Failure> {
-        let answers = self.everywhere(async |client: &Client| client.post::<api::DrainStatus>("/api/v1/drains", order).await).await?;
+        let plan = Plan::Intent { target: &order.target };
+        let answers =
+            self.everywhere_by(plan, async |client: &Client| client.post::<api::DrainStatus>("/api/v1/drains", order).await).await?;
         if wait {
             return self.waited(answers.into_iter().map(|(client, drain)| (client.clone(), drain.id)).collect(), None).await;
         }
@@ -201,6 +179,36 @@ impl Operator {
         Ok(verdict as u8)
     }
 
+    /// The drain that `named` means on each address: by its number, or the latest of a TARGET. Numbers are each proxy's own, so several
+    /// must mean the same target by one.
+    async fn drains_of(&self, named: &str) -> Result<Vec<(Client, String)>, Failure> {
+        let by_target = named.contains(['/', ':']);
+        if let ([client], false) = (self.clients.as_slice(), by_target) {
+            return Ok(vec![(client.clone(), named.to_owned())]);
+        }
+        let number = if named.starts_with('d') { named.to_owned() } else { format!("d{named}") };
+        let mut found: Vec<(&Client, api::DrainStatus)> = Vec::new();
+        for client in &self.clients {
+            let status: api::Status = client.get("/api/v1/status").await?;
+            let meant = |d: &api::DrainStatus| if by_target { d.target == named } else { d.id == number };
+            match status.drains.into_iter().rev().find(meant) {
+                Some(drain) => found.push((client, drain)),
+                None if by_target => {
+                    return Err(Failure::error(format!("{}: nothing drains {named} there; see tidegate status", client.url)));
+                }
+                None => return Err(Failure::error(format!("{}: drain '{named}' does not exist; see tidegate status", client.url))),
+            }
+        }
+        if let [(first, drain), ..] = found.as_slice()
+            && let Some((other, another)) = found.iter().find(|(_, other)| other.target != drain.target)
+        {
+            let (target, url) = (&drain.target, &first.url);
+            let what = format!("{named} is {target} on {url}, but {} on {}", another.target, other.url);
+            return Err(Failure::error(format!("{what}; name the target: tidegate wait {target}")));
+        }
+        Ok(found.into_iter().map(|(client, drain)| (client.clone(), drain.id)).collect())
+    }
+
     /// Waits for the drains of a release that run; `None` when they are done and the release may be closed, else the exit code.
     async fn drained(&self, target: &str, limit: Option<Duration>) -> Result<Option<u8>, Failure> {
         let mut drains = Vec::new();
@@ -218,85 +226,10 @@ impl Operator {
 
     async fn intent(&self, target: String, intent: &str, force: bool) -> Result<u8, Failure> {
         let order = api::IntentOrder { target, intent: intent.to_owned(), force };
-        self.change("/api/v1/intent", &order, |done: &api::IntentSet| format!("{}: {}", done.target, done.intent)).await
-    }
-
-    async fn status(&self, app: Option<&str>, watch: bool) -> Result<u8, Failure> {
-        let client = self.one()?;
-        let terminal = std::io::stdout().is_terminal();
-        let mut seen = false;
-        loop {
-            let mut status: api::Status = match client.get("/api/v1/status").await {
-                Ok(status) => status,
-                // A watcher outlives a restart of what it watches.
-                Err(failure) if watch && seen && failure.lost_contact => {
-                    eprintln!("{}", failure.message);
-                    sleep(REFRESH).await;
-                    continue;
-                }
-                Err(failure) => return Err(failure),
-            };
-            seen = true;
-            if let Some(app) = app {
-                let known: Vec<&str> = status.apps.iter().map(|(name, _)| name).collect();
-                if !known.contains(&app) {
-                    return Err(Failure::error(format!("app '{app}' does not exist; apps are: {}", known.join(", "))));
-                }
-                status.apps.0.retain(|(name, _)| name == app);
-            }
-            let clear = if watch && terminal && !self.json { "\x1b[H\x1b[J" } else { "" };
-            let text = if self.json { to_json(&status)? } else { screen::status(&status, app).trim_end().to_owned() };
-            self.print(&format!("{clear}{text}"))?;
-            if !watch {
-                return Ok(0);
-            }
-            sleep(if terminal { REFRESH } else { REFRESH_UNWATCHED }).await;
-        }
-    }
-
-    async fn sessions(&self, of: &str, list: bool) -> Result<u8, Failure> {
-        let (app, release) = of.split_once('/').map_or((of, None), |(app, release)| (app, Some(release)));
-        let path = format!("/api/v1/apps/{}/sessions{}", segment(app), if list { "?list=1" } else { "" });
-        let mut report: api::SessionsReport = self.one()?.get(&path).await?;
-        if let Some(release) = release {
-            let Some(sessions) = report.releases.get(release).copied() else {
-                let known: Vec<&str> = report.releases.iter().map(|(name, _)| name).collect();
-                return Err(Failure::error(format!("release '{of}' does not exist; releases are: {}", known.join(", "))));
-            };
-            report.releases = [(release.to_owned(), sessions)].into_iter().collect();
-            report.sessions = sessions;
-            // Ages are told for the whole app only.
-            (report.ages, report.idle) = (Vec::new(), Vec::new());
-            let prefix = format!("{app}/{release}/");
-            if let Some(list) = &mut report.list {
-                list.retain(|session| session.backend.starts_with(&prefix));
-            }
-        }
-        self.tell_one(&report, |report| screen::sessions(report).trim_end().to_owned())
-    }
-
-    async fn events(&self, follow: bool) -> Result<u8, Failure> {
-        let client = self.one()?;
-        let mut document = Vec::new();
-        let mut failed = None;
-        let path = if follow { "/api/v1/events" } else { "/api/v1/events?follow=0" };
-        let lines = client.lines(path, |line| {
-            let Some(event) = line.strip_prefix("data: ").and_then(|data| serde_json::from_str::<api::Event>(data).ok()) else { return };
-            if self.json && !follow {
-                document.push(event);
-                return;
-            }
-            let text = if self.json { to_json(&event) } else { Ok(screen::event(&event)) };
-            failed = text.and_then(|text| self.print(&text)).err().or(failed.take());
-        });
-        lines.await?;
-        if let Some(failure) = failed {
-            return Err(failure);
-        }
-        if self.json && !follow {
-            return self.print(&to_json(&document)?);
-        }
-        Ok(0)
+        self.planned(Plan::Intent { target: &order.target }, "/api/v1/intent", &order, |done: &api::IntentSet| {
+            format!("{}: {}", done.target, done.intent)
+        })
+        .await
     }
 
     fn tell_one<T: Serialize>(&self, answer: &T, words: impl Fn(&T) -> String) -> Result<u8, Failure> {
@@ -322,7 +255,7 @@ impl Operator {
     }
 
     /// A reader that has seen enough (`| head`) is no error.
-    fn print(&self, text: &str) -> Result<u8, Failure> {
+    pub(super) fn print(&self, text: &str) -> Result<u8, Failure> {
         let mut out = self.out.borrow_mut();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Ok(()) => Ok(0),
@@ -332,7 +265,7 @@ impl Operator {
     }
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Failure> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| Failure::error(error.to_string()))
 }
 

@@ -31,9 +31,10 @@ pub struct Ask {
     /// Admin address of the running tidegate: http://HOST:PORT or unix:/PATH; several, separated by commas, are changed all or none
     #[arg(long, global = true, env = "TIDEGATE_ADMIN", value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:9180")]
     pub admin: Vec<String>,
-    /// File that holds the admin token [default: the token in TIDEGATE_TOKEN, else ./tidegate-state/token]
-    #[arg(long, global = true, value_name = "PATH")]
-    pub token_file: Option<PathBuf>,
+    /// File that holds the admin token; several, separated by commas, belong to the addresses in that order [default: the token in
+    /// TIDEGATE_TOKEN, else ./tidegate-state/token]
+    #[arg(long, global = true, value_name = "PATH", value_delimiter = ',')]
+    pub token_file: Vec<PathBuf>,
     /// Print one JSON document on standard output; words go to standard error
     #[arg(long, global = true)]
     pub json: bool,

@@ -48,15 +48,16 @@ impl Client {
     /// # Errors
     /// A URL that cannot be used, or a token file that cannot be read.
     pub fn all(ask: &Ask) -> Result<Vec<Client>, Failure> {
-        let given = given_token(ask)?;
+        let urls: Vec<&str> = ask.admin.iter().map(|url| url.trim()).filter(|url| !url.is_empty()).collect();
+        let mut given = given_tokens(ask, urls.len())?;
         let mut clients: Vec<Client> = Vec::new();
-        for url in ask.admin.iter().map(|url| url.trim()).filter(|url| !url.is_empty()) {
+        for url in urls {
             let place = place(url)?;
             if clients.iter().any(|client| client.place == place) {
                 return Err(Failure::usage(format!("--admin names {url} twice")));
             }
             // A token found by chance is shown to this machine only.
-            let token = given.clone().or_else(|| place.is_local().then(|| read_token(Path::new(DEFAULT_TOKEN)).ok()).flatten());
+            let token = given.next().flatten().or_else(|| place.is_local().then(|| read_token(Path::new(DEFAULT_TOKEN)).ok()).flatten());
             clients.push(Client { url: url.to_owned(), place, token });
         }
         if clients.is_empty() { Err(Failure::usage("--admin names no address")) } else { Ok(clients) }
@@ -216,11 +217,21 @@ fn place(url: &str) -> Result<Place, Failure> {
     }
 }
 
-fn given_token(ask: &Ask) -> Result<Option<String>, Failure> {
-    if let Some(path) = &ask.token_file {
-        return read_token(path).map(Some).map_err(|error| Failure::error(format!("token file {}: {}", path.display(), plain(&error))));
+/// A token for each address: every machine has made its own, unless somebody has given them the same.
+fn given_tokens(ask: &Ask, addresses: usize) -> Result<std::vec::IntoIter<Option<String>>, Failure> {
+    let files = &ask.token_file;
+    if files.len() > 1 && files.len() != addresses {
+        let what = format!("--token-file names {} files for {addresses} addresses", files.len());
+        return Err(Failure::usage(format!("{what}: name one for all, or one for each in the same order")));
     }
-    Ok(std::env::var("TIDEGATE_TOKEN").ok().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
+    let read =
+        |path: &PathBuf| read_token(path).map_err(|error| Failure::error(format!("token file {}: {}", path.display(), plain(&error))));
+    let mut tokens: Vec<Option<String>> = files.iter().map(|path| read(path).map(Some)).collect::<Result<_, _>>()?;
+    if tokens.len() < 2 {
+        let of_environment = || std::env::var("TIDEGATE_TOKEN").ok().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
+        tokens = vec![tokens.pop().unwrap_or_else(of_environment); addresses];
+    }
+    Ok(tokens.into_iter())
 }
 
 fn read_token(path: &Path) -> io::Result<String> {

@@ -5,7 +5,10 @@
 
 mod act;
 pub mod args;
+mod ask;
 mod client;
+mod everywhere;
+mod merge;
 mod process;
 mod screen;
 #[cfg(test)]

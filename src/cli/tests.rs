@@ -12,7 +12,7 @@ use clap::Parser;
 use super::Failure;
 use super::act::act;
 use super::args::Cli;
-use crate::model::admission::Intent;
+use crate::model::admission::{Health, Intent};
 use crate::model::ledger::{EndReason, LossCause};
 use crate::serve::admin::tests::{Port, SECRET, port_with};
 
@@ -197,6 +197,26 @@ async fn a_wrong_token_changes_nothing() {
 }
 
 #[tokio::test]
+async fn each_address_may_have_a_token_of_its_own() {
+    let ((one, first), (_two, second)) = (port().await, port().await);
+    let (good, wrong) = (TokenFile::new("own-good", SECRET), TokenFile::new("own-wrong", "fedcba9876543210fedcba9876543210"));
+    let (good, wrong) = (good.0.to_str().unwrap(), wrong.0.to_str().unwrap());
+    let both = format!("{first},{second}");
+    let check = async |admin: &str, files: &str, expected: Result<u8, &str>| {
+        let cli = Cli::try_parse_from(["tidegate", "--admin", admin, "--token-file", files, "promote", "shop", "v42"]).unwrap();
+        match (act(&cli.ask, cli.command, Box::new(Paper::default())).await, expected) {
+            (done, Ok(exit)) => assert_eq!(done, Ok(exit), "{files}"),
+            (done, Err(words)) => assert!(done.as_ref().is_err_and(|failure| failure.message.contains(words)), "{files}: {done:?}"),
+        }
+    };
+    check(&both, &format!("{good},{wrong}"), Err("the token is wrong")).await;
+    assert_eq!(current(&one), "v41", "taken back");
+    check(&first, &format!("{good},{good}"), Err("2 files for 1 addresses")).await;
+    check(&both, &format!("{good},{good}"), Ok(0)).await;
+    check(&both, good, Ok(0)).await;
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_in_plain_words() {
     let token = TokenFile::new("nobody", SECRET);
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -220,13 +240,116 @@ async fn several_processes_are_changed_together_or_not_at_all() {
     assert_eq!(typed("promote shop v42 --from v41", &both, &token).await, Ok(0));
     assert_eq!((current(&one).as_str(), current(&two).as_str()), ("v42", "v42"));
 
-    // One of them refuses only when it is asked: that cannot be hidden.
-    two.control.view().app("shop").unwrap().backend(0).unwrap().live.observe(crate::model::admission::Health::Down, two.control.now());
-    two.control.view().app("shop").unwrap().backend(1).unwrap().live.observe(crate::model::admission::Health::Down, two.control.now());
-    let half = typed("promote shop v41", &both, &token).await.unwrap_err();
-    assert!(half.message.contains(&format!("changed on {first}, but NOT on {second}")), "{}", half.message);
-    let status = typed("status", &both, &token).await.unwrap_err();
-    assert_eq!(status.exit, 64, "{}", status.message);
+    // That one of them would refuse can be seen beforehand.
+    for slot in [0, 1] {
+        observe(&two, slot, Health::Down);
+    }
+    let refused = typed("promote shop v41", &both, &token).await.unwrap_err();
+    let expected = format!("nothing was changed anywhere: {second} would refuse: shop/v41 has no healthy backend");
+    assert!(refused.message.starts_with(&expected), "{}", refused.message);
+    assert_eq!(current(&one), "v42");
+}
+
+fn observe(port: &Port, slot: u32, health: Health) {
+    port.control.view().app("shop").unwrap().backend(slot).unwrap().live.observe(health, port.control.now());
+}
+
+#[tokio::test]
+async fn what_one_process_refuses_is_taken_back_on_the_others() {
+    let token = TokenFile::new("taken-back", SECRET);
+    let ((one, first), (two, second)) = (port().await, port().await);
+    let both = format!("{first},{second}");
+    // The second alone has a reason to refuse, each time one that nobody sees beforehand.
+    observe(&two, 1, Health::Down);
+    observe(&two, 2, Health::Untested);
+    assert_eq!(typed("stage shop v50 --backend c1=127.0.0.1:9181", &second, &token).await, Ok(0));
+    for (line, refusal, back) in [
+        ("promote shop v42", "has no healthy backend", "v41 is current again, and v42 drains"),
+        ("drain shop/v41/a1", "then new clients go to", "shop/v41/a1: serve"),
+        ("stage shop v43 --backend d1=127.0.0.1:9181", "127.0.0.1:9181", "shop/v43 is forgotten"),
+    ] {
+        let failure = typed(line, &both, &token).await.unwrap_err();
+        assert_eq!(failure.exit, 1);
+        let expected = format!("nothing stays changed, because {second} did not follow: ");
+        assert!(failure.message.starts_with(&expected) && failure.message.contains(refusal), "{line}: {}", failure.message);
+        assert!(failure.message.ends_with(&format!("taken back on {first}: {back}")), "{line}: {}", failure.message);
+    }
+    let view = one.control.view();
+    let shop = view.app("shop").unwrap();
+    assert_eq!((current(&one).as_str(), current(&two).as_str()), ("v41", "v41"));
+    assert!(shop.release("v43").is_none() && shop.backend(0).unwrap().live.gate.read().intent == Intent::Serve);
+}
+
+#[tokio::test]
+async fn questions_to_several_are_answered_as_one() {
+    let token = TokenFile::new("questions", SECRET);
+    let ((one, first), (two, second)) = (port().await, port().await);
+    let both = format!("{first},{second}");
+    one.open_session("v41", "a1", b"one");
+    two.open_session("v41", "a1", b"one");
+    two.open_session("v41", "a2", b"two");
+    let document = async |line: &str, admin: &str, exit: u8| {
+        let (done, text) = typed_and_read(&format!("{line} --json"), admin, &token).await;
+        assert_eq!(done, Ok(exit), "{line}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"))
+    };
+    let status = document("status", &both, 0).await;
+    let kinds = &status["apps"]["shop"]["releases"]["v41"]["sessions"];
+    assert_eq!(kinds["live"].as_u64().unwrap() + kinds["unconfirmed"].as_u64().unwrap(), 3, "{status}");
+    assert_eq!(status["differences"], serde_json::json!([]));
+    assert_eq!(status["asked"], serde_json::json!([first, second]));
+    let sessions = document("sessions shop --list", &both, 0).await;
+    assert_eq!(sessions["list"].as_array().unwrap().len(), 3);
+    for line in ["explain shop --path /x", "export"] {
+        let answers = document(line, &both, 0).await;
+        assert_eq!(answers.as_object().unwrap().keys().collect::<Vec<_>>().len(), 2, "{line}: {answers}");
+    }
+    let events = document("events", &both, 0).await;
+    assert!(events.as_array().unwrap().iter().any(|event| event["proxy"] == second.as_str()), "{events}");
+    // What differs is said, and who is not there.
+    assert_eq!(typed("promote shop v42", &second, &token).await, Ok(0));
+    let status = document("status", &both, 0).await;
+    assert_eq!(status["apps"]["shop"]["current"], "v41 | v42");
+    assert!(!status["differences"].as_array().unwrap().is_empty());
+    let (done, text) = typed_and_read("status", &both, &token).await;
+    assert!(done == Ok(0) && text.contains(&format!("they disagree: shop: current: v41 on {first}, v42 on {second}")), "{text}");
+    let half = format!("{first},http://127.0.0.1:1");
+    let (done, text) = typed_and_read("status", &half, &token).await;
+    assert!(done == Ok(1) && text.contains("NO ANSWER: http://127.0.0.1:1: cannot reach"), "{text}");
+    let nobody = typed("status", "http://127.0.0.1:1,http://127.0.0.1:2", &token).await.unwrap_err();
+    assert!(nobody.exit == 1 && nobody.message.lines().count() == 2, "{}", nobody.message);
+}
+
+#[tokio::test]
+async fn a_drain_on_several_is_over_when_it_is_over_on_all() {
+    let token = TokenFile::new("over", SECRET);
+    let ((one, first), (two, second)) = (port_idle(Duration::from_millis(300)).await, port_idle(Duration::from_millis(300)).await);
+    let both = format!("{first},{second}");
+    // Numbers differ: one of them has had a drain before.
+    assert_eq!(typed("drain shop/v42/b1 --force", &second, &token).await, Ok(0));
+    assert_eq!(typed("serve shop/v42/b1", &second, &token).await, Ok(0));
+    assert_eq!(typed("promote shop v42", &both, &token).await, Ok(0));
+    let number = two.control.drains().last().unwrap().id;
+    let wrong = typed(&format!("wait d{number}"), &both, &token).await.unwrap_err();
+    assert!(wrong.message.contains("does not exist") || wrong.message.contains("name the target"), "{}", wrong.message);
+    let controller = |control: Arc<crate::serve::control::Control>| {
+        tokio::spawn(async move {
+            loop {
+                control.tick();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    let first_controller = controller(Arc::clone(&one.control));
+    assert_eq!(typed("wait shop/v41", &first, &token).await, Ok(0), "one is through");
+    assert_eq!(typed("wait shop/v41 --timeout 2s", &both, &token).await, Ok(2), "the other is not");
+    let second_controller = controller(Arc::clone(&two.control));
+    let (done, text) = typed_and_read("wait shop/v41 --json", &both, &token).await;
+    assert_eq!(done, Ok(0));
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((document["drains"].as_array().unwrap().len(), &document["drains"][0]["verdict"]), (1, &"drained".into()), "{text}");
+    first_controller.abort();
+    second_controller.abort();
 }
 
 #[tokio::test]

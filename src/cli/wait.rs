@@ -1,5 +1,8 @@
 //! Waiting for drains, and telling the truth with the exit code.
 //!
+//! Of several proxies each has a drain of its own for one target. They are told as one, which is over when all are; a proxy that does
+//! not answer is asked again for as long as the waiting lasts, since the others cannot speak for it.
+//!
 //! Waiting changes nothing: whoever stops waiting, by Ctrl-C or a timeout, leaves the drain running.
 
 use std::io::{IsTerminal, Write};
@@ -8,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
-use super::{Failure, screen};
+use super::{Failure, merge, screen};
 use crate::api::DrainStatus;
 
 /// Between two looks.
@@ -71,33 +74,76 @@ struct Watched {
     dead_since: Option<Instant>,
     late_since: Option<Instant>,
     away_since: Option<Instant>,
+    /// Whether others are watched too.
+    in_company: bool,
 }
 
-/// Waits for all of `drains`; answers the worst verdict and the last look at each.
+/// Waits for all of `drains`; answers the worst verdict and the last look at each, those of one target as one.
 ///
 /// # Errors
-/// A process cannot be reached for a minute, or no longer knows the drain.
+/// A process no longer knows the drain; the only one cannot be reached for a minute.
 pub async fn wait(drains: Vec<(Client, String)>, limit: Option<Duration>) -> Result<(Verdict, Vec<DrainStatus>), Failure> {
-    let new = |(client, id)| Watched { client, id, last: None, verdict: None, dead_since: None, late_since: None, away_since: None };
+    let in_company = drains.iter().any(|(client, _)| drains.first().is_some_and(|(first, _)| first.url != client.url));
+    let new =
+        |(client, id)| Watched { client, id, last: None, verdict: None, dead_since: None, late_since: None, away_since: None, in_company };
     let mut watched: Vec<Watched> = drains.into_iter().map(new).collect();
-    let ids = watched.iter().map(|w| w.id.clone()).collect::<Vec<_>>();
+    let mut ids = watched.iter().map(|w| w.id.clone()).collect::<Vec<_>>();
+    ids.dedup();
     let looking = look_until_over(&mut watched, limit);
     tokio::select! {
         looked = looking => looked?,
         signal = tokio::signal::ctrl_c() => {
             signal.map_err(|error| Failure::error(error.to_string()))?;
+            // Numbers are each proxy's own.
+            if in_company {
+                ids = groups(&watched).iter().map(|group| together(group).target).collect();
+            }
             let how = ids.iter().map(|id| format!("tidegate wait {id}")).collect::<Vec<_>>().join("; ");
             return Err(Failure { exit: 130, ..Failure::error(format!("\nno longer waiting; the drain goes on. To attach again: {how}")) });
         }
     }
     let found: Vec<Verdict> = watched.iter().map(|w| w.verdict.unwrap_or(Verdict::Late)).collect();
     let worst = Verdict::WORST.into_iter().find(|v| found.contains(v)).unwrap_or(Verdict::Done);
-    for w in &watched {
-        if let Some(last) = &w.last {
-            eprintln!("{}", sentence(last, w.verdict));
+    for group in groups(&watched) {
+        eprintln!("{}", sentence(&together(&group), verdict_of(&group)));
+    }
+    for w in watched.iter().filter(|w| w.away_since.is_some() || w.last.is_none()) {
+        eprintln!("NO ANSWER from {}: what became of its drain is not known", w.client.url);
+    }
+    if in_company {
+        let mut asked: Vec<&str> = watched.iter().map(|w| w.client.url.as_str()).collect();
+        asked.dedup();
+        eprintln!("this speaks for the proxies asked: {}", asked.join(", "));
+    }
+    let last = groups(&watched).iter().map(|group| together(group)).collect();
+    Ok((worst, last))
+}
+
+/// Those of one target together, in the order of the first of each.
+fn groups(watched: &[Watched]) -> Vec<Vec<&Watched>> {
+    let mut groups: Vec<Vec<&Watched>> = Vec::new();
+    for w in watched.iter().filter(|w| w.last.is_some()) {
+        let target = |w: &Watched| w.last.as_ref().map(|last| last.target.clone());
+        match groups.iter_mut().find(|group| w.in_company && group.first().is_some_and(|first| target(first) == target(w))) {
+            Some(group) => group.push(w),
+            None => groups.push(vec![w]),
         }
     }
-    Ok((worst, watched.into_iter().filter_map(|w| w.last).collect()))
+    groups
+}
+
+fn together(group: &[&Watched]) -> DrainStatus {
+    let all: Vec<_> = group.iter().filter_map(|w| Some((w.client.url.as_str(), w.last.as_ref()?))).collect();
+    match all.as_slice() {
+        [(_, only)] => (*only).clone(),
+        all => merge::drain(all).0,
+    }
+}
+
+/// The worst, once all have one.
+fn verdict_of(group: &[&Watched]) -> Option<Verdict> {
+    let all = group.iter().map(|w| w.verdict).collect::<Option<Vec<_>>>()?;
+    Verdict::WORST.into_iter().find(|v| all.contains(v))
 }
 
 async fn look_until_over(watched: &mut [Watched], limit: Option<Duration>) -> Result<(), Failure> {
@@ -125,6 +171,9 @@ impl Watched {
                 Err(self.forgotten())
             }
             Ok(status) => {
+                if self.in_company && self.away_since.take().is_some() {
+                    eprintln!("{} answers again", self.client.url);
+                }
                 self.away_since = None;
                 let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
                 self.dead_since = since(self.dead_since, abandoned(&status));
@@ -132,6 +181,12 @@ impl Watched {
                 let lasted = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now - since);
                 self.verdict = verdict(&status, lasted(self.dead_since), lasted(self.late_since));
                 self.last = Some(status);
+                Ok(())
+            }
+            Err(failure) if failure.lost_contact && self.in_company => {
+                if self.away_since.replace(self.away_since.unwrap_or(now)).is_none() {
+                    eprintln!("{}; trying again, and nothing is over before it answers", failure.message);
+                }
                 Ok(())
             }
             // Not on the first look: a wrong address should say so at once.
@@ -145,7 +200,8 @@ impl Watched {
     }
 
     fn forgotten(&self) -> Failure {
-        Failure::error(format!("drain {} is no longer known: was the process restarted? see tidegate status", self.id))
+        let at = if self.in_company { format!(" at {}", self.client.url) } else { String::new() };
+        Failure::error(format!("drain {} is no longer known{at}: was the process restarted? see tidegate status", self.id))
     }
 }
 
@@ -183,10 +239,9 @@ impl Shown {
         let width = if terminal { rustix::termios::tcgetwinsize(&out).map_or(0, |size| usize::from(size.ws_col)) } else { usize::MAX };
         // A terminal that nobody has sized (a container's, a recorder's) says 0.
         let width = if width == 0 { 80 } else { width };
-        for w in watched {
-            let Some(last) = &w.last else { continue };
-            let away = if w.away_since.is_some() { "(no contact, trying again) " } else { "" };
-            for line in screen::folded(&format!("{away}{}", screen::drain_line(last)), width.max(2) - 1) {
+        for group in groups(watched) {
+            let away = if group.iter().any(|w| w.away_since.is_some()) { "(no contact, trying again) " } else { "" };
+            for line in screen::folded(&format!("{away}{}", screen::drain_line(&together(&group))), width.max(2) - 1) {
                 text.push_str(&line);
                 text.push('\n');
                 self.lines += 1;

@@ -207,9 +207,7 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
         if !q.has_id {
             return (Some((slot, Claim::Anonymous)), PinResult::Valid);
         }
-        // A pin's last-seen lags by up to a tenth of the timeout, because it is rewritten no more often.
-        let idle = app.settings.session.idle_timeout;
-        let expired = bound && seen.is_some_and(|seen| q.now.since(seen) > idle + idle / 10);
+        let expired = bound && seen.is_some_and(|seen| silent(app, q, seen));
         let restart = app.backend(slot).and_then(|backend| backend.live.lives.restart());
         if bound && restart.is_some_and(|restart| issued.is_some_and(|at| restart.outdates(at))) {
             return (Some((slot, Claim::Lost)), PinResult::Lost);
@@ -243,6 +241,12 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
                 return (Some((slot, Claim::Unknown)), PinResult::Valid);
             }
             let claim = match reason {
+                // It was silent here alone. A pin is rewritten wherever its client goes: another proxy has seen it since.
+                EndReason::Idle | EndReason::Unconfirmed
+                    if pin.is_some_and(|(slot, _, seen, bound)| bound && slot == found.slot && seen_since(app, q, &found, seen)) =>
+                {
+                    Claim::Unknown
+                }
                 // It left the count because its client was slow to come back; the application still has it.
                 EndReason::Unconfirmed if q.now.since(found.seen) <= app.settings.session.idle_timeout => Claim::Unknown,
                 EndReason::Evicted => Claim::Evicted,
@@ -251,6 +255,18 @@ fn belonging(app: &App, q: &Question<'_>) -> (Option<(u32, Claim)>, PinResult) {
             (Some((found.slot, claim)), agrees)
         }
     }
+}
+
+/// Whether a session that a pin has seen at that time has been silent for too long since. A pin's last-seen lags by up to a tenth of
+/// the timeout, because it is rewritten no more often.
+fn silent(app: &App, q: &Question<'_>, seen: Time) -> bool {
+    let idle = app.settings.session.idle_timeout;
+    q.now.since(seen) > idle + idle / 10
+}
+
+/// Whether a pin's last-seen is later than all that the ledger has of the session, and recent. Pins keep whole seconds.
+fn seen_since(app: &App, q: &Question<'_>, found: &Found, seen: Option<Time>) -> bool {
+    seen.is_some_and(|seen| seen.as_secs() > found.seen.as_secs() && !silent(app, q, seen))
 }
 
 /// The backend of a session that may well live is not to be reached: `failover` says what happens.

@@ -303,6 +303,11 @@ impl Browser {
         }
     }
 
+    /// Another tab that talks to another port: the same cookies, since the host is the same.
+    pub fn tab_before(&self, port: u16) -> Browser {
+        Browser { port, ..self.tab() }
+    }
+
     /// GET; panics with the reason when no answer comes.
     #[track_caller]
     pub fn get(&mut self, target: &str) -> Response {

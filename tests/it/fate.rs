@@ -166,7 +166,7 @@ impl Fate {
         Fate { shared, thread: Some(thread) }
     }
 
-    /// From now on requests go to these ports; those under way are not disturbed.
+    /// From now on requests go to these ports, and kept connections to others are closed; requests under way are not disturbed.
     pub fn move_to(&self, ports: &[u16]) {
         *self.shared.ports.write().unwrap() = ports.to_vec();
     }
@@ -241,6 +241,10 @@ impl Shared {
     fn port(&self, turn: usize) -> u16 {
         let ports = self.ports.read().unwrap();
         ports[(turn % self.plan.users + turn / self.plan.users) % ports.len()]
+    }
+
+    fn goes_to(&self, port: u16) -> bool {
+        self.ports.read().unwrap().contains(&port)
     }
 
     /// A target that no other request has, of any load.

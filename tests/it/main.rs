@@ -44,6 +44,7 @@ mod tidegate;
 mod tls;
 mod tomcat;
 mod tunnels;
+mod two_proxies;
 mod waiting;
 mod webhook;
 mod websocket;

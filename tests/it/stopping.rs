@@ -64,10 +64,12 @@ fn without_anybody_a_stop_is_immediate() {
     let a1 = backend("v1", "a1");
     for signal in [Signal::TERM, Signal::QUIT, Signal::INT] {
         let mut tidegate = Shop::new("cookie").process(PATIENT).release("v1", &[&a1]).start();
-        tidegate.browser().get("/");
+        let mut idle = tidegate.browser();
+        idle.get("/");
         let asked = Instant::now();
         tidegate.signal(signal);
         assert!(tidegate.wait_for_end().success(), "{signal:?}");
+        println!("{signal:?} with one idle connection: ended after {:?}", asked.elapsed());
         assert!(asked.elapsed() < AT_ONCE, "{signal:?}: {:?}", asked.elapsed());
     }
 }
@@ -177,7 +179,7 @@ fn http2_is_told_to_go_and_no_stream_breaks() {
 #[test]
 fn a_lame_duck_is_not_ready_and_serves_as_before() {
     let a1 = backend("v1", "a1");
-    let mut tidegate = Shop::new("cookie").process("server: {lame_duck: 5s, threads: 2}").release("v1", &[&a1]).start();
+    let mut tidegate = Shop::new("cookie").process("server: {lame_duck: 8s, threads: 2}").release("v1", &[&a1]).start();
     let admin = |path: &str| tidegate.admin(Call::get(path)).status;
     assert_eq!((admin("/readyz"), admin("/healthz"), stopping(&tidegate)), (200, 200, false));
     let mut kept = tidegate.browser();
@@ -193,13 +195,13 @@ fn a_lame_duck_is_not_ready_and_serves_as_before() {
         assert!(!answer.expect_status(200).head.says("connection", "close"));
     }
     let report = load.stop();
-    assert!(asked.elapsed() < Duration::from_secs(5), "too slow a machine for this test: {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "too slow a machine for this test: {:?}", asked.elapsed());
     report.assert_clean();
     wait_until_refused(&tidegate);
-    assert!(asked.elapsed() >= Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() >= Duration::from_secs(8), "{:?}", asked.elapsed());
     assert!(tidegate.wait_for_end().success());
-    assert!(asked.elapsed() < Duration::from_secs(5) + AT_ONCE, "{:?}", asked.elapsed());
-    assert!(tidegate.read("tidegate.log").contains("accepting for another 5s"));
+    assert!(asked.elapsed() < Duration::from_secs(8) + AT_ONCE, "{:?}", asked.elapsed());
+    assert!(tidegate.read("tidegate.log").contains("accepting for another 8s"));
 }
 
 fn stopping(tidegate: &Tidegate) -> bool {

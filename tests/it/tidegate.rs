@@ -155,13 +155,23 @@ impl Tidegate {
 
     /// Runs a command against the admin address, to its end.
     pub fn cli(&self, arguments: &[&str]) -> CommandResult {
-        let mut command = self.command(arguments);
-        let output = command.output().expect("the binary runs");
-        CommandResult {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        result(self.command(arguments))
+    }
+
+    /// The same against the admin addresses of this one and another.
+    pub fn cli_with(&self, other: &Tidegate, arguments: &[&str]) -> CommandResult {
+        result(command_for(&[self, other], arguments))
+    }
+
+    /// The same in the background, as [`Tidegate::cli_in_background`].
+    pub fn cli_with_in_background(&self, other: &Tidegate, name: &str, arguments: &[&str]) -> Process {
+        let log = self.scratch.path().join(format!("{name}.log"));
+        Process::start(name, command_for(&[self, other], arguments), &log)
+    }
+
+    /// `http://HOST:PORT` of the admin address.
+    pub fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.admin_port)
     }
 
     /// Starts a command that waits; its output goes to a log that failures show.
@@ -181,15 +191,7 @@ impl Tidegate {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
-        command
-            .args(arguments)
-            .arg("--admin")
-            .arg(format!("http://127.0.0.1:{}", self.admin_port))
-            .arg("--token-file")
-            .arg(self.scratch.path().join("token"))
-            .stdin(Stdio::null());
-        command
+        command_for(&[self], arguments)
     }
 
     /// GET from the admin API; panics unless the answer is 200 and JSON.
@@ -302,18 +304,30 @@ impl Tidegate {
     }
 }
 
-/// Runs `tidegate check` on exactly this text.
-pub fn check(yaml: &str) -> CommandResult {
-    let scratch = Scratch::new("check");
-    let file = scratch.write("tidegate.yaml", yaml);
+fn command_for(asked: &[&Tidegate], arguments: &[&str]) -> Command {
+    let admin: Vec<String> = asked.iter().map(|tidegate| tidegate.admin_url()).collect();
+    let tokens: Vec<String> = asked.iter().map(|tidegate| tidegate.scratch.path().join("token").display().to_string()).collect();
     let mut command = Command::new(binary());
-    let output = command.arg("check").arg("-c").arg(file).output();
-    let output = output.expect("the binary runs");
+    command.args(arguments).args(["--admin", &admin.join(","), "--token-file", &tokens.join(",")]).stdin(Stdio::null());
+    command
+}
+
+fn result(mut command: Command) -> CommandResult {
+    let output = command.output().expect("the binary runs");
     CommandResult {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Runs `tidegate check` on exactly this text.
+pub fn check(yaml: &str) -> CommandResult {
+    let scratch = Scratch::new("check");
+    let file = scratch.write("tidegate.yaml", yaml);
+    let mut command = Command::new(binary());
+    command.arg("check").arg("-c").arg(file);
+    result(command)
 }
 
 /// The binary of this build, or the one that `TIDEGATE_BINARY` names: a release build, an installed package.

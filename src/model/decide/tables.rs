@@ -64,7 +64,7 @@ fn arrange(drawn: &str, words: &str) -> World {
 }
 
 /// Words about the client: `live@a1`, `idle@a1` (a tombstone of that reason), `candidate@a1`, `pin@a1`, `newer@a1` (a pin issued
-/// after the ledger's), `stale@a1`, `route@a1` (unsigned), `anonymous@a1`, `id`, `unknown` or `forged` (a faulty pin), `tried@a1`,
+/// after the ledger's), `later@a1` (issued before it, and seen since), `stale@a1`, `route@a1` (unsigned), `anonymous@a1`, `id`, `unknown` or `forged` (a faulty pin), `tried@a1`,
 /// `waited`, `write`, `arrival` (a move point), `disowned`, `told@a1` and `knows@a1` (evicted; its client was told just now, or a while ago).
 fn ask(world: &World, words: &str) -> Decision {
     let now = world.now;
@@ -96,6 +96,7 @@ fn ask(world: &World, words: &str) -> Decision {
             _ if ended.is_some() => session = ended.map(|reason| found(Standing::Ended(reason), FRESH)),
             "pin" => pin = claim(STALE, FRESH),
             "newer" => pin = claim(Duration::from_secs(60), Duration::from_secs(60)),
+            "later" => pin = claim(STALE, Duration::from_secs(60)),
             "stale" => pin = claim(STALE, STALE),
             "route" => pin = PinClaim::Backend { slot, issued: None, seen: None, bound: true },
             "anonymous" => pin = PinClaim::Backend { slot, issued: Some(now), seen: Some(now), bound: false },
@@ -203,6 +204,13 @@ const DEAD: &[Row] = &[
     // R2, draining.
     (DEPLOYED, "", "idle@a1", "b1 moved expired strip"),
     (DEPLOYED, "", "idle@a1 pin@a1", "b1 moved expired strip"),
+    // Silent here, and not before another proxy.
+    (DEPLOYED, "", "idle@a1 later@a1", "a1 returned valid"),
+    (DEPLOYED, "", "late@a1 later@a1", "a1 returned valid"),
+    (DEPLOYED, "", "idle@a1 later@a2", "b1 moved expired strip"),
+    (DEPLOYED, "", "lifetime@a1 later@a1", "b1 moved expired strip"),
+    (DEPLOYED, "", "logout@a1 later@a1", "b1 moved expired strip"),
+    (DEPLOYED, "", "evicted@a1 later@a1", "b1 moved overridden strip"),
     (DEPLOYED, "", "lifetime@a1", "b1 moved expired strip"),
     (DEPLOYED, "", "logout@a1", "b1 moved expired strip"),
     (DEPLOYED, "", "lost@a1", "b1 moved expired strip"),

@@ -341,7 +341,7 @@ async fn refusals_name_the_object_and_the_remedy() {
         ("POST /api/v1/explain", Some(json!({"app": "shap"})), 404, "shap"),
         ("POST /api/v1/explain", Some(json!({"app": "shop", "path": "x"})), 400, "path"),
         ("POST /api/v1/reload", Some(json!({"dry_run": true})), 501, "reload"),
-        ("POST /api/v1/upgrade", None, 501, "upgrade"),
+        ("POST /api/v1/upgrade", None, 409, "upgrade"),
         ("GET /api/v1/drains/%ff", None, 400, "read"),
     ] {
         let (method, path) = request.split_once(' ').unwrap();

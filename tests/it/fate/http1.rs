@@ -25,6 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>, keep: bool) {
             return;
         }
         let port = shared.port(turn);
+        kept.retain(|port, _| shared.goes_to(*port));
         let user = &mut users[turn % shared.plan.users];
         let target = shared.target();
         let connection = if keep { kept.remove(&port) } else { None };

@@ -26,6 +26,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             return;
         }
         let port = shared.port(turn);
+        kept.retain(|port, _| shared.goes_to(*port));
         let user = &mut users[turn % shared.plan.users];
         let target = shared.target();
         let cookies = user.cookies(&target);
