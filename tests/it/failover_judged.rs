@@ -316,6 +316,7 @@ fn after_a_restart_under_the_same_name_everybody_has_a_session_again_in_one_requ
         let mut users = users_on_a1(port);
         assert!(users.len() >= 2, "some are on a1");
         users.iter_mut().for_each(|user| drop(user.browser.get("/")));
+        delay(Duration::from_secs(2)); // it has run for a while
         backends[0].restart();
         delay(Duration::from_secs(2)); // both have seen it by then
         let clean = users.iter_mut().map(|user| {
