@@ -127,9 +127,11 @@ fn start() -> Vec<Outside> {
 }
 
 fn tidegate(backends: &[Outside]) -> Tidegate {
-    let lines = backends.iter().map(Outside::line).collect();
-    let shop = Shop::new("cookie").probes("interval: 500ms, timeout: 1s, rise: 1, fall: 2").release_of("v1", lines);
-    shop.start()
+    before(backends.iter().map(Outside::line).collect(), "timeouts: {read: 60s}")
+}
+
+fn before(lines: Vec<String>, app: &str) -> Tidegate {
+    Shop::new("cookie").probes("interval: 500ms, timeout: 1s, rise: 1, fall: 2").app(app).release_of("v1", lines).start()
 }
 
 fn haproxy(backends: &[Outside]) -> HaProxy {
@@ -212,21 +214,12 @@ fn a_stopped_backend_keeps_its_users_waiting_and_loses_none() {
     assert!(fates.longest >= pause - THINK * 20, "somebody waited: {:?}", fates.longest);
 }
 
-/// As [`tidegate`], with a way to a1 that can be broken.
-fn behind_a_relay(backends: &[Outside]) -> (Relay, Tidegate) {
-    let relay = Relay::to(backends[0].port());
-    let lines = std::iter::once(relay.line("a1")).chain(backends[1..].iter().map(Outside::line)).collect();
-    let shop = Shop::new("cookie").probes("interval: 500ms, timeout: 1s, rise: 1, fall: 2").app("timeouts: {read: 5s}");
-    let proxy = shop.release_of("v1", lines).start();
-    (relay, proxy)
-}
-
 #[test]
 fn a_backend_whose_packets_are_dropped_fails_no_page_that_could_not_connect_and_repeats_no_order() {
     let backends = start();
-    let (relay, proxy) = behind_a_relay(&backends);
+    let proxy = before(backends.iter().map(Outside::line).collect(), "timeouts: {read: 5s}");
     let fates = under_load(proxy.port(), || {
-        relay.drop_packets();
+        backends[0].drop_packets();
         proxy.wait_for_backend("shop", "v1", "a1", "health", "down");
     });
     let twice = check_orders(&backends, &fates);
@@ -243,7 +236,9 @@ fn a_backend_whose_packets_are_dropped_fails_no_page_that_could_not_connect_and_
 #[test]
 fn a_resetting_backend_fails_only_pages_of_its_own_users_until_it_is_found_down() {
     let backends = start();
-    let (relay, proxy) = behind_a_relay(&backends);
+    let relay = Relay::to(backends[0].port());
+    let lines = std::iter::once(relay.line("a1")).chain(backends[1..].iter().map(Outside::line)).collect();
+    let proxy = before(lines, "timeouts: {read: 60s}");
     let fates = under_load(proxy.port(), || {
         relay.reset();
         proxy.wait_for_backend("shop", "v1", "a1", "health", "down");

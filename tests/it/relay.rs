@@ -1,27 +1,21 @@
-//! A way to a backend that can be broken while connections are open: what networks and firewalls do between proxy and application.
+//! A way to a backend that can be broken while connections are open: whoever connects, and whoever sends, is reset.
 //!
-//! Packets cannot be dropped without privileges, but a listener whose backlog is full looks the same to whoever connects, and a
-//! connection that nobody reads to whoever is connected.
+//! A reset is a close without lingering, and comes with the last handle's end: so nothing here shuts a client's connection down first.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::process::delay;
-
 const OPEN: u8 = 0;
-const DROPS: u8 = 1;
-const RESETS: u8 = 2;
-const OVER: u8 = 3;
+const RESETS: u8 = 1;
+const OVER: u8 = 2;
 
 struct Way {
     to: u16,
     state: AtomicU8,
     listener: TcpListener,
-    /// Connections that nobody reads, kept open.
-    held: Mutex<Vec<TcpStream>>,
 }
 
 impl Way {
@@ -41,7 +35,7 @@ impl Relay {
     pub fn to(port: u16) -> Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let own = listener.local_addr().expect("a bound socket has an address").port();
-        let way = Arc::new(Way { to: port, state: AtomicU8::new(OPEN), listener, held: Mutex::default() });
+        let way = Arc::new(Way { to: port, state: AtomicU8::new(OPEN), listener });
         let accepting = Arc::clone(&way);
         std::thread::spawn(move || accept(&accepting));
         Relay { way, port: own }
@@ -50,16 +44,6 @@ impl Relay {
     /// As a backend line of the configuration.
     pub fn line(&self, name: &str) -> String {
         format!("{name}: \"127.0.0.1:{}\"", self.port)
-    }
-
-    /// From now on nothing gets through, and nobody is told.
-    pub fn drop_packets(&self) {
-        self.way.state.store(DROPS, Ordering::SeqCst);
-        rustix::net::listen(&self.way.listener, 0).expect("a listening socket can be made smaller");
-        let address = (Ipv4Addr::LOCALHOST, self.port).into();
-        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-            self.way.held.lock().unwrap().push(stream);
-        }
     }
 
     /// From now on whoever connects, and whoever sends, is reset.
@@ -71,7 +55,6 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.way.state.store(OVER, Ordering::SeqCst);
-        self.way.held.lock().unwrap().clear();
         rustix::net::shutdown(&self.way.listener, rustix::net::Shutdown::Both).ok(); // wakes the acceptor
     }
 }
@@ -89,12 +72,6 @@ fn accept(way: &Arc<Way>) {
                 std::thread::spawn(move || copy(&way_there, &from, &to, true));
                 std::thread::spawn(move || copy(&way_back, &backend, &client, false));
             }
-            DROPS => {
-                way.held.lock().unwrap().push(client);
-                while way.state() == DROPS {
-                    delay(Duration::from_millis(50));
-                }
-            }
             RESETS => reset(&client),
             _ => return,
         }
@@ -109,13 +86,11 @@ fn reset(client: &TcpStream) {
 fn copy(way: &Way, mut from: &TcpStream, mut to: &TcpStream, from_client: bool) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        while way.state() == DROPS {
-            delay(Duration::from_millis(50));
-        }
         if way.state() == RESETS {
             let (client, backend) = if from_client { (from, to) } else { (to, from) };
             reset(client);
             backend.shutdown(Shutdown::Both).ok();
+            client.shutdown(Shutdown::Read).ok(); // wakes the other direction; only the last one's end is the reset
             return;
         }
         if to.write_all(&buffer[..read]).is_err() {

@@ -160,8 +160,11 @@ impl Patience {
         Patience { readable }
     }
 
-    /// Waits for `done`; fails when the client leaves.
+    /// Waits for `done`, which takes no longer than [`LOOK`]; fails when the client leaves.
     async fn wait<T>(&self, session: &mut Session, done: impl Future<Output = T>) -> Result<T> {
+        if !self.readable && has_gone(session.as_downstream()) {
+            return Err(Error::new_down(ErrorType::ConnectionClosed));
+        }
         tokio::pin!(done);
         loop {
             let downstream = session.as_downstream_mut();
@@ -171,9 +174,6 @@ impl Patience {
                 value = &mut done => return Ok(value),
                 read = downstream.read_body_or_idle(idle), if self.readable => {
                     read.map_err(|e| e.into_down())?;
-                }
-                () = tokio::time::sleep(LOOK), if !self.readable => if has_gone(downstream) {
-                    return Err(Error::new_down(ErrorType::ConnectionClosed));
                 }
             }
         }
