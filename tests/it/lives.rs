@@ -279,13 +279,12 @@ fn connections_from_before_a_restart_are_not_used_after_it() {
     let tidegate = Shop::new("cookie").probes(rare).release("v1", &[&a1]).start();
     for round in 0..5 {
         // As many pooled connections as exchanges at once.
-        let mut users: Vec<Browser> = (0..24).map(|_| tidegate.browser()).collect();
-        let answered = at_once(users.drain(..).collect(), "/page?ms=200");
-        let mut users: Vec<Browser> = answered.into_iter().map(|(user, _)| user).collect();
+        let users = (0..24).map(|_| tidegate.browser()).collect();
+        let answered = at_once(users, "/page?ms=200");
         a1.restart();
-        let after = at_once(users.drain(..).collect(), "/page");
+        let after = at_once(answered.into_iter().map(|(user, _)| user).collect(), "/page");
         assert!(after.iter().all(|(_, page)| page.status == 200), "round {round}");
-        users = after.into_iter().map(|(user, _)| user).collect();
+        let mut users: Vec<Browser> = after.into_iter().map(|(user, _)| user).collect();
         a1.restart();
         a1.clear_requests();
         let mut failed = 0;
