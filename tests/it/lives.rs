@@ -94,7 +94,8 @@ fn a_restart_that_nothing_proves_leaves_the_word_to_each_of_500_sessions() {
     let names = ["a1", "a2", "a3", "a4"];
     let mut origins = names.map(|name| backend("v1", name));
     let refs: Vec<&Origin> = origins.iter().collect();
-    let tidegate = Shop::new("cookie").release("v1", &refs).start();
+    let twice = "interval: 100ms, timeout: 1s, rise: 2, fall: 2";
+    let tidegate = Shop::new("cookie").probes(twice).release("v1", &refs).start();
     let mut users = all_on_a1(&tidegate, &names[1..], USERS);
     origins[0].stop();
     tidegate.wait_for_backend("shop", "v1", "a1", "health", "down");
@@ -193,7 +194,8 @@ fn at_once(users: Vec<Browser>, target: &str) -> Vec<(Browser, crate::client::Re
 /// the same all the time is told by its header, or by a connection from before that it still answers.
 fn login_rush(refuses: bool, header: bool) {
     let (mut a1, a2) = (backend("v1", "a1"), backend("v1", "a2"));
-    let mut shop = Shop::new("cookie").app("failover_wait: 30s").release("v1", &[&a1, &a2]).patient_probes();
+    let mut shop = Shop::new("cookie").app("failover_wait: 30s").release("v1", &[&a1, &a2]);
+    shop = shop.probes("interval: 1s, timeout: 2s, rise: 2, fall: 5");
     if header {
         shop = shop.health("instance_header: X-Instance");
     }

@@ -184,19 +184,23 @@ impl Watch {
                 let result = probe.check(&target).await;
                 // First of all: whoever enters because of this answer must meet a ledger that knows of the restart.
                 let mut told = self.compare_lives(subject, known, probe.instance(), asked);
-                if result.is_ok() && self.is_down() {
+                if result.is_err() {
+                    witness.survived = false;
+                } else if self.is_down() {
                     // Refused, and yet it was there all the time: a firewall, or a rush that filled its backlog.
                     if let Some(connection) = witness.take() {
-                        told |= probe.is_answered(connection, address).await;
+                        witness.survived = probe.is_answered(connection, address).await;
                     }
-                }
-                if let Some(connection) = probe.take_connection() {
-                    witness.relieve(connection);
+                    told |= witness.survived;
                 }
                 let words = || describe(&result, subject.health.timeout);
                 self.learn_lazily(words, told, |track| track.observe(answer_of(&result), &subject.health));
-                if result.is_ok() {
+                if result.is_ok() && !self.is_down() {
                     self.live.lives.worked();
+                }
+                // Of an absence only a connection from before it can tell.
+                if let Some(connection) = probe.take_connection().filter(|_| !self.is_down()) {
+                    witness.relieve(connection);
                 }
             }
             Err(why) => self.learn(&why, |track| track.observe(ProbeAnswer::Unreachable, &subject.health)),

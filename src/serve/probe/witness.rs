@@ -19,6 +19,8 @@ pub(super) struct Witness {
     connection: Option<(Stream, Instant)>,
     /// The greatest age at which one was still open.
     oldest: Duration,
+    /// Whether the one from before the present absence was answered after it.
+    pub(super) survived: bool,
 }
 
 impl Witness {
