@@ -137,9 +137,6 @@ impl Live {
             let warm = if before == Health::Untested { Time(0) } else { now };
             self.up_since.store(warm.0, Ordering::Relaxed);
         }
-        if matches!(health, Health::Up | Health::Draining | Health::Stalled) {
-            self.lives.worked();
-        }
         if health == Health::Down {
             // Connections from before a crash must not be reused after it.
             self.renew_pool();
@@ -162,7 +159,8 @@ impl Live {
         1 + self.lives.begun(Proof::Header) + self.lives.begun(Proof::Operator)
     }
 
-    /// It was away and is back, and nothing proves that it is the same process. To be called before its health says so.
+    /// It was away and is back, or its connections have ended, and nothing proves that it is the same process. To be called before its
+    /// health says that it is back.
     pub fn suspect(&self) {
         self.lives.suspected(&self.counts);
     }

@@ -94,7 +94,7 @@ pub struct Lives {
     begun: [AtomicU64; Proof::ALL.len()],
     after: AtomicU64,
     proven: AtomicU64,
-    /// Whether it ever worked: who appears for the first time has not come back.
+    /// Whether it worked since it was last suspected: who appears for the first time has not come back, and one absence is one.
     worked: AtomicBool,
 }
 
@@ -135,10 +135,11 @@ impl Lives {
         self.worked.store(true, Ordering::Relaxed);
     }
 
-    /// It was away and is back: its sessions are in doubt until it vouches for them. To be called before it is open again.
+    /// It was away and is back, or its connections have ended: its sessions are in doubt until it vouches for them. To be called
+    /// before it is open again.
     pub fn suspected(&self, counts: &Counts) {
         counts.doubt();
-        if self.worked.load(Ordering::Relaxed) {
+        if self.worked.swap(false, Ordering::Relaxed) {
             self.count(Proof::Suspected);
         }
     }

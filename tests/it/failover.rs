@@ -227,3 +227,55 @@ fn connections_that_the_backend_closed_while_idle_cost_no_request() {
         }
     }
 }
+
+/// Connections that the backend breaks off after it has read a request: never an answer to anything but probes.
+fn breaking_backend(arrived: &Arc<Mutex<HashMap<String, usize>>>) -> Speaker {
+    let arrived = Arc::clone(arrived);
+    Speaker::start(move |stream| {
+        let mut input = BufReader::new(stream.try_clone()?);
+        if let Some(head) = next_request(&mut input, stream)? {
+            read_body(&mut input, &head, Unstated::Empty)?;
+            *arrived.lock().unwrap().entry(head.start.clone()).or_default() += 1;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_page_whose_backend_broke_off_is_asked_for_once_more_elsewhere_and_an_order_is_not() {
+    let arrived: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+    let (speaker, a2) = (breaking_backend(&arrived), backend("v1", "a2"));
+    let second = format!("a2: \"{}\"", a2.address());
+    let tidegate = Shop::new("cookie").release_of("v1", vec![speaker.line("a1"), second]).start();
+    let mut broken = 0;
+    for n in 0..40 {
+        assert_eq!(tidegate.browser().get(&format!("/peek?n={n}")).expect_status(200).word("backend"), "a2");
+        let status = tidegate.browser().post(&format!("/body?n={n}"), "order").status;
+        assert!(matches!(status, 200 | 502), "{status}");
+        broken += usize::from(status == 502);
+    }
+    let met = arrived.lock().unwrap();
+    assert!(met.values().all(|&times| times == 1), "{met:?}");
+    let pages = met.keys().filter(|start| start.starts_with("GET")).count();
+    assert!(pages > 0 && broken > 0, "{pages} pages and {broken} orders met it");
+    assert_eq!(met.len() - pages, broken);
+    assert_eq!(a2.requests_to("/peek").len(), 40);
+    assert_eq!(a2.requests_to("/body").len(), 40 - broken, "an order that may have been done is done nowhere else");
+}
+
+#[test]
+fn what_fails_again_and_again_is_refused_when_the_budget_is_spent() {
+    let rare = "interval: 60s, timeout: 1s, rise: 1, fall: 3";
+    let names = ["a1", "a2", "a3", "a4"];
+    let mut all = names.map(|name| backend("v1", name));
+    let refs: Vec<_> = all.iter().collect();
+    let none = "limits: {retry_budget: {percent: 0, least_per_second: 0}}";
+    let tidegate = Shop::new("cookie").app(none).probes(rare).release("v1", &refs).start();
+    let mut user = user_on(&tidegate, "a1");
+    all[0].stop();
+    user.get("/peek").expect_status(200); // the first retry is free
+    all.iter_mut().skip(1).for_each(crate::origin::Origin::stop);
+    let refused = user.get("/peek").expect_status(503);
+    assert!(refused.head.field("retry-after").is_some(), "{}", refused.head.raw);
+    assert_eq!(tidegate.metrics().sum("tidegate_decisions_total", &[("reason", "retry_budget")]), 1.0);
+}

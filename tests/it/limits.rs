@@ -135,8 +135,8 @@ fn whoever_gives_up_waiting_never_reaches_the_backend() {
     let a1 = backend("v1", "a1");
     let limits = "limits: {max_connections: 1, queue: {size: 5, timeout: 20s}}";
     let tidegate = Shop::new("cookie").app(limits).release("v1", &[&a1]).start();
-    let (held, mut users) = full(&tidegate, &a1, 2);
-    for call in [Call::get("/gone"), Call::post("/gone", "order=1")] {
+    let (held, mut users) = full(&tidegate, &a1, 3);
+    for call in [Call::get("/gone"), Call::post("/gone", "order=1"), Call::post("/gone", "order=1").chunked(3)] {
         let mut user = users.remove(0).with_timeout(Duration::from_millis(400));
         user.disconnect(); // the kept connection has the old timeout
         assert!(user.send(call).is_err(), "there was an answer");

@@ -34,6 +34,7 @@ mod origin;
 mod outside;
 mod path_mapping;
 mod process;
+mod relay;
 mod replay;
 mod rolling_restart;
 mod scenarios;

@@ -12,10 +12,13 @@ use std::time::Duration;
 use crate::process::{Process, Scratch, free_port, wait_for};
 
 const PROGRAM: &str = r#"
-import asyncio, os, sys
+import asyncio, ctypes, os, signal, socket, struct, sys
 
 port, name, orders = int(sys.argv[1]), sys.argv[2], os.open(sys.argv[3], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-sessions = {}
+sessions, open_now = {}, set()
+# A socket filter that keeps nothing: what a firewall that drops does, to connections that stand too.
+NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+FILTER = struct.pack("HL", 1, ctypes.addressof(NOTHING))
 
 
 def page(head):
@@ -31,6 +34,10 @@ def page(head):
 class App(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport, self.got = transport, b""
+        open_now.add(transport)
+
+    def connection_lost(self, error):
+        open_now.discard(self.transport)
 
     def data_received(self, data):
         self.got += data
@@ -54,6 +61,12 @@ class App(asyncio.Protocol):
 
 async def main():
     server = await asyncio.get_running_loop().create_server(App, "127.0.0.1", port, backlog=64)
+
+    def drop_packets():
+        for sock in [*server.sockets, *(t.get_extra_info("socket") for t in open_now)]:
+            sock.setsockopt(socket.SOL_SOCKET, 26, FILTER)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, drop_packets)
     await server.serve_forever()
 
 
@@ -106,6 +119,11 @@ impl Outside {
     pub fn restart(&mut self) {
         self.kill();
         self.process = launch(&self.scratch, &self.name, self.port);
+    }
+
+    /// From now on none of its packets arrive.
+    pub fn drop_packets(&self) {
+        self.process.signal(rustix::process::Signal::USR1);
     }
 
     /// The process, for its signals.

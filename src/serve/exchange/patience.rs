@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
-use pingora_core::Result;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -141,7 +142,8 @@ impl Queues {
 
 /// How a client is watched while its request waits.
 pub(super) struct Patience {
-    /// The body fits the retry buffer, so it may be read while waiting; that is how a client that leaves is noticed.
+    /// The body fits the retry buffer, so it may be read while waiting; that is how a client that leaves is noticed. Otherwise only
+    /// its connection is looked at: what was read of a body that does not fit would be lost.
     readable: bool,
 }
 
@@ -158,8 +160,11 @@ impl Patience {
         Patience { readable }
     }
 
-    /// Waits for `done`; fails when the client leaves.
+    /// Waits for `done`, which takes no longer than [`LOOK`]; fails when the client leaves.
     async fn wait<T>(&self, session: &mut Session, done: impl Future<Output = T>) -> Result<T> {
+        if !self.readable && has_gone(session.as_downstream()) {
+            return Err(Error::new_down(ErrorType::ConnectionClosed));
+        }
         tokio::pin!(done);
         loop {
             let downstream = session.as_downstream_mut();
@@ -234,4 +239,13 @@ impl Patience {
         .await?;
         Ok(true)
     }
+}
+
+/// The kernel's `TCP_ESTABLISHED`.
+const ESTABLISHED: u8 = 1;
+
+/// Whether the client has closed its connection, by what the kernel knows of it. A body that fills the kernel's buffers hides that.
+fn has_gone(downstream: &ServerSession) -> bool {
+    let socket = downstream.digest().and_then(|digest| digest.socket_digest.as_ref());
+    socket.and_then(|socket| socket.tcp_info()).is_some_and(|info| info.tcpi_state != ESTABLISHED)
 }

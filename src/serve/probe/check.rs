@@ -2,7 +2,7 @@
 //!
 //! `check()` can only say pass or fail; what else there is to know travels in the type of its error, and
 //! [`answer_of`] reads it back. Each probe opens its own connection: a pooled one would prove nothing about whether
-//! the backend still accepts.
+//! the backend still accepts. The last one is kept as a witness, see `witness`.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header;
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::client::HttpSession as HttpExchange;
+use pingora_core::protocols::http::v1::client::HttpSession as Http1Exchange;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -42,6 +44,7 @@ pub struct BackendProbe {
 struct Memory {
     cookies: Cookies,
     instance: Option<Box<[u8]>>,
+    kept: Option<Stream>,
 }
 
 impl BackendProbe {
@@ -53,6 +56,24 @@ impl BackendProbe {
     /// The value of `instance_header` in the last probe's answer: a new one proves that the backend's process began another life.
     pub fn instance(&self) -> Option<Box<[u8]>> {
         self.memory().instance.clone()
+    }
+
+    /// The connection of the last probe, if that passed and the backend keeps it open.
+    pub fn take_connection(&self) -> Option<Stream> {
+        self.memory().kept.take()
+    }
+
+    /// Whether the backend still answers on that connection: then it is the process that opened it.
+    pub async fn is_answered(&self, connection: Stream, address: SocketAddr) -> bool {
+        let mut exchange = HttpExchange::H1(Http1Exchange::new(connection));
+        let asked = self.exchange(&mut exchange, address.port());
+        tokio::time::timeout(self.settings.timeout, asked).await.is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// Whether a probe's connection is kept until the next one: its end says at once what else would be seen late or never. Not where
+    /// a header tells more, nor where the probed port is another process's.
+    fn keeps_connection(&self) -> bool {
+        self.spec.protocol == Protocol::Http1 && self.settings.instance_header.is_none() && self.settings.port.is_none()
     }
 
     /// Probes the backend at `address`, with the port of the settings where they name one.
@@ -73,15 +94,25 @@ impl BackendProbe {
             return self.connectors.transport.new_stream(peer).await.map(drop);
         }
         let (mut exchange, _) = self.connectors.http.get_http_session(peer).await?;
+        self.exchange(&mut exchange, port).await?;
+        if let (HttpExchange::H1(mut exchange), true) = (exchange, self.keeps_connection()) {
+            exchange.respect_keepalive();
+            let kept = if exchange.will_keepalive() { exchange.reuse().await } else { None };
+            self.memory().kept = kept;
+        }
+        Ok(())
+    }
+
+    async fn exchange(&self, exchange: &mut HttpExchange, port: u16) -> Result<()> {
         exchange.write_request_header(Box::new(self.request(port)?)).await?;
         exchange.finish_request_body().await?;
-        let status = outbound::read_head(&mut exchange).await?;
+        let status = outbound::read_head(exchange).await?;
         if let Some(head) = exchange.response_header() {
             self.remember(head);
         }
         let answer = self.judge(status);
         if answer.is_ok() {
-            read_body(&mut exchange).await?;
+            read_body(exchange).await?;
         }
         answer
     }
@@ -115,7 +146,7 @@ impl BackendProbe {
         request.insert_header(header::USER_AGENT, USER_AGENT)?;
         request.insert_header(header::ACCEPT, "*/*")?;
         if self.spec.protocol == Protocol::Http1 {
-            request.insert_header(header::CONNECTION, "close")?;
+            request.insert_header(header::CONNECTION, if self.keeps_connection() { "keep-alive" } else { "close" })?;
             // Pingora frames a bodiless POST as one that never ends unless it is told its length.
             if !matches!(self.settings.method.as_str(), "GET" | "HEAD" | "OPTIONS") {
                 request.insert_header(header::CONTENT_LENGTH, "0")?;

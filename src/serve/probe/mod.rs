@@ -19,6 +19,7 @@ mod resolver;
 #[cfg(test)]
 mod stub;
 mod watch;
+mod witness;
 
 pub use crate::model::health::ConnectFailure;
 pub use check::{BackendProbe, answer_of, describe};

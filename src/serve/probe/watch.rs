@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::check::{BackendProbe, answer_of, describe};
 use super::resolver::Resolver;
+use super::witness::Witness;
 use crate::model::admission::Health;
 use crate::model::backend::{Backend, Live};
 use crate::model::balance::mix;
@@ -146,33 +147,56 @@ impl Watch {
         let mut subject = lock(&self.subject).clone();
         let mut probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&subject.spec), subject.health.clone());
         let mut resolver = Resolver::default();
-        let mut known = self.live.instance();
+        let (mut known, mut witness) = (self.live.instance(), Witness::default());
         loop {
             let now = lock(&self.subject).clone();
             if !now.probed_alike(&subject) {
                 probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&now.spec), now.health.clone());
                 // The new settings may name another header: its value proves nothing yet.
-                known = None;
+                (known, witness) = (None, Witness::default());
             }
             subject = now;
             let started = Instant::now();
-            self.probe_once(&subject, &probe, &mut resolver, &mut known).await;
+            self.probe_once(&subject, &probe, &mut resolver, &mut known, &mut witness).await;
             let first = !self.probed.send_replace(true);
             dice = mix(dice);
-            self.rest(started, pause(subject.health.interval, first, dice)).await;
+            self.rest(started, pause(subject.health.interval, first, dice), &mut witness).await;
         }
     }
 
-    async fn probe_once(&self, subject: &Subject, probe: &BackendProbe, resolver: &mut Resolver, known: &mut Option<Instance>) {
+    async fn probe_once(
+        &self,
+        subject: &Subject,
+        probe: &BackendProbe,
+        resolver: &mut Resolver,
+        known: &mut Option<Instance>,
+        witness: &mut Witness,
+    ) {
         match resolver.address(&subject.spec.address, &self.live).await {
             Ok(address) => {
                 let target = ProbeTarget { addr: PeerAddress::Inet(address), weight: 1, ext: http::Extensions::new() };
                 let asked = self.control.now();
                 let result = probe.check(&target).await;
                 // First of all: whoever enters because of this answer must meet a ledger that knows of the restart.
-                let told = self.compare_lives(subject, known, probe.instance(), asked);
+                let mut told = self.compare_lives(subject, known, probe.instance(), asked);
+                if result.is_err() {
+                    witness.survived = false;
+                } else if self.is_down() {
+                    // Refused, and yet it was there all the time: a firewall, or a rush that filled its backlog.
+                    if let Some(connection) = witness.take() {
+                        witness.survived = probe.is_answered(connection, address).await;
+                    }
+                    told |= witness.survived;
+                }
                 let words = || describe(&result, subject.health.timeout);
                 self.learn_lazily(words, told, |track| track.observe(answer_of(&result), &subject.health));
+                if result.is_ok() && !self.is_down() {
+                    self.live.lives.worked();
+                }
+                // Of an absence only a connection from before it can tell.
+                if let Some(connection) = probe.take_connection().filter(|_| !self.is_down()) {
+                    witness.relieve(connection);
+                }
             }
             Err(why) => self.learn(&why, |track| track.observe(ProbeAnswer::Unreachable, &subject.health)),
         }
@@ -194,12 +218,32 @@ impl Watch {
         true
     }
 
-    /// Until the next probe is due, or a failed connect or a change of settings asks for one.
-    async fn rest(&self, started: Instant, pause: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep_until(started + pause) => {}
-            () = self.wake.notified() => tokio::time::sleep_until(started + EAGER.min(pause)).await,
+    /// Until the next probe is due, or a failed connect, a change of settings or the end of the process asks for one.
+    async fn rest(&self, started: Instant, pause: Duration, witness: &mut Witness) {
+        let due = started + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return,
+                () = self.wake.notified() => break,
+                untimely = witness.ended() => if untimely && !self.is_down() {
+                    // At once: what the next process answers must meet sessions in doubt.
+                    self.live.suspect();
+                    self.live.renew_pool();
+                    let what = format!("its connections ended: perhaps restarted; {}", self.in_doubt());
+                    self.control.note(Owner::Health, &lock(&self.subject).name(), what);
+                    break;
+                }
+            }
         }
+        tokio::time::sleep_until(due.min(started + EAGER)).await;
+    }
+
+    fn in_doubt(&self) -> String {
+        format!("of {} sessions each one's own answer decides", self.live.counts.live())
+    }
+
+    fn is_down(&self) -> bool {
+        self.live.gate.read().health == Health::Down
     }
 
     fn learn(&self, words: &str, fact: impl FnOnce(&mut HealthTrack) -> Option<Health>) {
@@ -211,15 +255,14 @@ impl Watch {
     fn learn_lazily(&self, words: impl FnOnce() -> String, told: bool, fact: impl FnOnce(&mut HealthTrack) -> Option<Health>) {
         let mut track = lock(&self.track);
         let Some(health) = fact(&mut track) else { return };
-        let suspected = !told && self.live.gate.read().health == Health::Down;
+        let suspected = !told && self.is_down();
         if suspected {
             self.live.suspect();
         }
         if let Some(before) = self.live.observe(health, self.control.now()) {
             let name = lock(&self.subject).name();
-            let sessions = self.live.counts.live();
-            let doubt = match suspected && sessions > 0 {
-                true => format!("; perhaps restarted: of {sessions} sessions each one's own answer decides"),
+            let doubt = match suspected && self.live.counts.live() > 0 {
+                true => format!("; perhaps restarted: {}", self.in_doubt()),
                 false => String::new(),
             };
             self.control.note(Owner::Health, &name, format!("{} -> {}: {}{doubt}", before.as_str(), health.as_str(), words()));
