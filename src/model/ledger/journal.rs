@@ -51,7 +51,7 @@ pub enum Noted {
 }
 
 /// All that changed since the last time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Notes {
     /// To be applied in order.
     pub notes: Vec<(Noted, Origin)>,

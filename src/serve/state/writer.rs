@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::file::{Batch, StateFile};
 use super::lock::StateLock;
-use crate::model::ledger::{Ledger, Noted, Notes, Origin, Page, Record};
+use crate::model::ledger::{Ledger, Noted, Notes, Page, Record};
 use crate::model::time::Time;
 use crate::model::view::{App, View};
 
@@ -24,6 +24,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// So that after another boot the last write is not long ago, although nothing happened.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
+const DIED: &str = "the writer of the state file died";
+
 /// What is to be kept. Called by the writing thread alone.
 pub trait StateSource: Send + Sync {
     /// The present.
@@ -32,12 +34,12 @@ pub trait StateSource: Send + Sync {
     /// The apps with their ledgers and backends.
     fn view(&self) -> Arc<View>;
 
-    /// Documents that changed since the last call, or all with `all`; without a body it is to be deleted. One that was given
-    /// but could not be written is asked for again, with all others.
-    fn documents(&self, all: bool) -> Vec<(String, Option<Vec<u8>>)>;
+    /// Documents that changed since the last call, or all with `all`. What was given but could not be written is asked for
+    /// again, with all others.
+    fn documents(&self, all: bool) -> Vec<(String, Vec<u8>)>;
 
     /// What happened in an app's ledger, before it is stored.
-    fn overheard(&self, _app: &App, _notes: &[(Noted, Origin)]) {}
+    fn overheard(&self, _app: &App, _notes: &Notes) {}
 
     /// Why nothing can be written, told at each attempt; `None` when it can again.
     fn failed(&self, why: Option<&str>);
@@ -74,6 +76,8 @@ struct Wished {
     answered: u64,
     outcome: Option<String>,
     stop: bool,
+    /// The writer is no more, and answers nobody.
+    over: bool,
 }
 
 impl Keeper {
@@ -95,7 +99,11 @@ impl Keeper {
             complained: None,
             written: None,
         };
-        let thread = Builder::new().name("state".to_owned()).spawn(move || writer.run())?;
+        let over = Over(Arc::clone(&wishes));
+        let thread = Builder::new().name("state".to_owned()).spawn(move || {
+            let _over = over;
+            writer.run()
+        })?;
         Ok(Keeper { wishes, thread: Some(thread) })
     }
 
@@ -108,8 +116,11 @@ impl Keeper {
         wished.asked += 1;
         let mine = wished.asked;
         self.wishes.changed.notify_all();
-        while wished.answered < mine {
+        while wished.answered < mine && !wished.over {
             wished = self.wishes.changed.wait(wished).unwrap_or_else(PoisonError::into_inner);
+        }
+        if wished.answered < mine {
+            return Err(DIED.to_owned());
         }
         wished.outcome.clone().map_or(Ok(()), Err)
     }
@@ -122,7 +133,7 @@ impl Keeper {
     pub fn stop(mut self) -> (Option<StateLock>, Result<(), String>) {
         match self.end() {
             Some((lock, outcome)) => (Some(lock), outcome),
-            None => (None, Err("the writer of the state file had died".to_owned())),
+            None => (None, Err(DIED.to_owned())),
         }
     }
 
@@ -144,6 +155,16 @@ impl Drop for Keeper {
 impl Wishes {
     fn lock(&self) -> MutexGuard<'_, Wished> {
         self.wished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says so when the writer is gone, by a panic too: nobody may wait for it then.
+struct Over(Arc<Wishes>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -213,7 +234,7 @@ impl Writer {
         let kept = &mut self.kept;
         let written = self.file.write(now, |batch| {
             for (name, body) in &documents {
-                batch.put_document(name, body.as_deref())?;
+                batch.put_document(name, body)?;
             }
             for app in &gone {
                 let number = batch.app(app)?;
@@ -247,7 +268,7 @@ impl Writer {
                 self.kept.insert(Arc::clone(&app.name), Kept { ledger: Arc::clone(&app.ledger), places: Vec::new() });
             }
             let notes = app.ledger.take_notes(now);
-            self.source.overheard(app, &notes.notes);
+            self.source.overheard(app, &notes);
             let whole = self.rewrite || !(same || restored) || notes.overflowed;
             changes.push(Change { app: Arc::clone(app), notes, whole });
         }
