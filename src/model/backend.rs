@@ -28,6 +28,9 @@ pub struct Backend {
     pub max_connections: Option<u32>,
     /// Survives snapshots.
     pub live: Arc<Live>,
+    /// When its address left the file for another one under the same name: it drains under a name of its own, and goes when it is
+    /// empty. `None` for all others.
+    pub left: Option<Time>,
 }
 
 /// What of a backend changes without a new snapshot.

@@ -55,7 +55,7 @@ impl Facts {
             PinMode::Cookie => match verified {
                 Some(pin) => {
                     facts.refresh = pin.needs_refresh(now, app.settings.session.idle_timeout);
-                    by_cookie(app, &pin, chosen.map(|c| c.id))
+                    by_cookie(app, &pin, chosen)
                 }
                 None => fault.map_or(PinClaim::None, PinClaim::Fault),
             },
@@ -139,14 +139,15 @@ fn verify(app: &App, identity: &Identity<'_>) -> (Option<KnownPin>, Option<PinRe
     (best, fault)
 }
 
-fn by_cookie(app: &App, pin: &VerifiedPin, id: Option<&[u8]>) -> PinClaim {
-    let bound = match (pin.binding, id) {
+fn by_cookie(app: &App, pin: &VerifiedPin, chosen: Option<Candidate<'_>>) -> PinClaim {
+    let bound = match (pin.binding, chosen.map(|c| c.id)) {
         (None, _) => false,
         (Some(_), Some(id)) if app.keyring.is_bound(pin, id) => true,
         // Bound to a session that this request does not carry: once a session exists, such a pin is none.
         (Some(_), _) => return PinClaim::None,
     };
-    match app.slot(pin.release(), pin.backend()) {
+    let session = chosen.and_then(|c| c.session).filter(|found| matches!(found.standing, Standing::Live { .. }));
+    match app.pinned_slot(pin.release(), pin.backend(), pin.issued, session.map(|found| found.slot)) {
         Some(slot) => PinClaim::Backend { slot, issued: Some(pin.issued), seen: Some(pin.seen), bound },
         None => PinClaim::Fault(PinResult::Unknown),
     }

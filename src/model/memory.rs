@@ -64,6 +64,8 @@ pub struct BackendMemory {
     pub instance: Option<Instance>,
     /// Since when we have seen its traffic.
     pub since: Time,
+    /// When its address left the file for another one under the same name.
+    pub left: Option<Time>,
 }
 
 /// A drain as it was left.
@@ -152,6 +154,7 @@ impl AppMemory {
             release.promoted = release.promoted.map(&shift);
             for backend in &mut release.backends {
                 backend.since = shift(backend.since);
+                backend.left = backend.left.map(&shift);
                 if backend.lives.proven > Time(0) {
                     (backend.lives.after, backend.lives.proven) = (shift(backend.lives.after), shift(backend.lives.proven));
                 }
@@ -175,6 +178,7 @@ impl ReleaseMemory {
                 lives: backend.live.lives.remember(),
                 instance: backend.live.instance(),
                 since: backend.live.since,
+                left: backend.left,
             }
         };
         ReleaseMemory {

@@ -71,6 +71,8 @@ pub struct App {
     pub backends: Vec<Option<Arc<Backend>>>,
     /// Slots by release and backend name.
     pub by_name: HashMap<Arc<str>, HashMap<Box<str>, u32>>,
+    /// Names that stood for another backend before a reload; empty unless an address was changed.
+    pub former: Vec<FormerName>,
     /// By the suffix or prefix that the application or HAProxy writes.
     pub by_route: HashMap<Box<str>, u32>,
     /// Live sessions.
@@ -99,6 +101,19 @@ impl App {
         self.by_name.get(release)?.get(backend).copied()
     }
 
+    /// The slot that a pin means which was issued then: a name whose address was changed since means the backend that had it. Where
+    /// the session lives at a backend that once had the name, it is meant: an answer under way at the change, or another proxy that
+    /// had not read the file yet, wrote the name later than that.
+    pub fn pinned_slot(&self, release: &str, backend: &str, issued: Time, lives_at: Option<u32>) -> Option<u32> {
+        let same_name = |former: &&FormerName| *former.release == *release && *former.name == *backend;
+        let named = || self.former.iter().filter(same_name).filter(|former| self.backend(former.slot).is_some());
+        if let Some(home) = named().find(|former| Some(former.slot) == lives_at) {
+            return Some(home.slot);
+        }
+        let former = named().filter(|former| issued.as_secs() <= former.until.as_secs()).min_by_key(|former| former.until);
+        former.map(|former| former.slot).or_else(|| self.slot(release, backend))
+    }
+
     /// The newest release that takes new sessions: what `X-Tidegate-Current` says.
     pub fn newest(&self) -> Option<&Arc<Release>> {
         match &self.current {
@@ -110,6 +125,19 @@ impl App {
             }
         }
     }
+}
+
+/// What a backend's name meant up to a reload that changed its address.
+#[derive(Clone, Debug)]
+pub struct FormerName {
+    /// The release.
+    pub release: Arc<str>,
+    /// The backend's name in pins.
+    pub name: Box<str>,
+    /// Pins issued up to then mean `slot`. Time decides and no counter, so that two proxies agree.
+    pub until: Time,
+    /// The backend that was meant.
+    pub slot: u32,
 }
 
 impl fmt::Debug for App {

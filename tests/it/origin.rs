@@ -18,7 +18,7 @@
 //! | `/status?code=` | that status |
 //! | `/events?count=&every=` | server-sent events |
 //! | `/echo` | WebSocket echo |
-//! | `/health` | the settable status; never recorded |
+//! | `/health` | the settable status, and in `X-Instance` which life this is; never recorded |
 //! | `/count` | `{"sessions": n}`, all that it would honour |
 //! | `/die` | breaks all connections and refuses new ones |
 //!
@@ -124,6 +124,7 @@ struct Shared {
     canned: Mutex<HashMap<String, String>>,
     health: AtomicU16,
     probes: AtomicUsize,
+    lives: AtomicUsize,
     running: Gate,
     let_go: Gate,
     serving: AtomicBool,
@@ -174,6 +175,7 @@ impl Origin {
             canned: Mutex::default(),
             health: AtomicU16::new(200),
             probes: AtomicUsize::new(0),
+            lives: AtomicUsize::new(1),
             running: Gate::new(true),
             let_go: Gate::new(false),
             serving: AtomicBool::new(false),
@@ -223,7 +225,17 @@ impl Origin {
     pub fn restart(&mut self) {
         self.stop();
         self.shared.sessions.lock().unwrap().clear();
+        self.shared.lives.fetch_add(1, Ordering::SeqCst);
         self.listen();
+    }
+
+    /// Refuses new connections, keeps those that are open, and its memory: a full backlog, or a firewall that rejects. Ends with
+    /// [`Origin::listen`].
+    pub fn refuse(&mut self) {
+        self.shared.close_listener();
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.join().expect("the acceptor never panics");
+        }
     }
 
     /// Accepts, stays silent.
@@ -320,12 +332,16 @@ impl Shared {
 
     fn close(&self) {
         self.serving.store(false, Ordering::SeqCst);
+        self.close_listener();
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.shutdown(Shutdown::Both).ok(); // the peer may have closed it first
+        }
+    }
+
+    fn close_listener(&self) {
         if let Some(listener) = self.listener.lock().unwrap().take() {
             // Wakes the acceptor, whose own handle then goes and frees the port.
             rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).ok();
-        }
-        for connection in self.connections.lock().unwrap().drain(..) {
-            connection.shutdown(Shutdown::Both).ok(); // the peer may have closed it first
         }
     }
 

@@ -22,7 +22,7 @@ fn backends(drawn: &str) -> Vec<Arc<Backend>> {
     let backend = |(slot, spec)| {
         let live = Arc::new(Live::new(&spec, ReleaseState::Current, START));
         live.observe(Health::Up, START);
-        Arc::new(Backend { slot, release: "v1".into(), max_connections: None, spec: Arc::new(spec), live })
+        Arc::new(Backend { slot, release: "v1".into(), max_connections: None, spec: Arc::new(spec), live, left: None })
     };
     (0..).zip(spec.backends).map(backend).collect()
 }

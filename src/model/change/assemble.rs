@@ -16,7 +16,7 @@ use crate::model::memory::AppMemory;
 use crate::model::pin::Keyring;
 use crate::model::routes::Routes;
 use crate::model::session_key::KeyedHash;
-use crate::model::settings::{AppSpec, Current, ReleaseSpec, Settings};
+use crate::model::settings::{AppSpec, BackendSpec, Current, ReleaseSpec, SessionSettings, Settings};
 use crate::model::tally::{AppTally, ReleaseTally};
 use crate::model::time::Time;
 use crate::model::view::{App, Release};
@@ -37,7 +37,8 @@ pub struct NewApp {
 impl Draft {
     pub(super) fn load(&mut self, apps: &[NewApp]) {
         for new in apps {
-            let app = self.assemble(new);
+            // Started without state: whoever has a session there may come back (DESIGN.md §7, reload).
+            let app = self.assemble(new, ReleaseState::Draining);
             self.event(Arc::clone(&app.name), format!("loaded with {} releases", app.releases.len()));
             // What was left by a process before has its drains, or had them cancelled.
             for release in app.releases.iter().filter(|r| new.memory.is_none() && r.state == ReleaseState::Draining) {
@@ -48,19 +49,15 @@ impl Draft {
         self.applied.view.routes = Routes::new(self.applied.view.apps.iter().map(|app| app.matches.as_slice()));
     }
 
-    fn assemble(&self, new: &NewApp) -> App {
+    /// `others` is the state of releases that are not current.
+    pub(super) fn assemble(&self, new: &NewApp, others: ReleaseState) -> App {
         let spec = &new.spec;
         let session = &spec.settings.session;
         let mut app = App {
             name: spec.name.as_str().into(),
             matches: spec.matches.clone(),
             settings: Arc::new(spec.settings.clone()),
-            names: Arc::new(SessionNames {
-                cookies: session.cookies.clone(),
-                path_parameter: session.path_parameter.clone(),
-                query_parameter: session.query_parameter.clone(),
-                header: session.header.clone(),
-            }),
+            names: Arc::new(names(session)),
             releases: Vec::new(),
             current: match &spec.current {
                 Current::Release(name) => Some(name.as_str().into()),
@@ -71,6 +68,7 @@ impl Draft {
             backups: Pool::default(),
             backends: Vec::new(),
             by_name: HashMap::new(),
+            former: Vec::new(),
             by_route: HashMap::new(),
             pin_cookie: pin_cookie_name(&spec.name).into(),
             ledger: Arc::new(Ledger::new(session.into(), self.now)),
@@ -86,8 +84,7 @@ impl Draft {
             let state = match &spec.current {
                 Current::ByHealth => ReleaseState::ByHealth,
                 Current::Release(name) if *name == release.name => ReleaseState::Current,
-                // Started without state: whoever has a session there may come back (DESIGN.md §7, reload).
-                Current::Release(_) => ReleaseState::Draining,
+                Current::Release(_) => others,
             };
             add_release(&mut app, release, state, Owner::Config, self.now);
         }
@@ -102,7 +99,7 @@ impl Draft {
         app.current = memory.current.as_deref().map(Into::into);
         app.rolled_back_from = memory.rolled_back_from.as_deref().map(Into::into);
         for release in &memory.releases {
-            let lives = release.backends.iter().map(|backend| Live::recall(backend, release.state)).collect();
+            let lives = release.backends.iter().map(|backend| (Live::recall(backend, release.state), backend.left)).collect();
             add_lives(app, &release.spec(), lives, release.state, release.owner, release.since);
             app.edit(&release.name, |recalled| {
                 (recalled.promoted, recalled.staged_at_run_time) = (release.promoted, release.staged_at_run_time);
@@ -114,22 +111,16 @@ impl Draft {
 
 /// Appends a release in `state`; its backends get fresh slots.
 pub(super) fn add_release(app: &mut App, spec: &ReleaseSpec, state: ReleaseState, owner: Owner, now: Time) {
-    let lives = spec.backends.iter().map(|backend| Live::new(backend, state, now)).collect();
+    let lives = spec.backends.iter().map(|backend| (Live::new(backend, state, now), None)).collect();
     add_lives(app, spec, lives, state, owner, now);
 }
 
 /// The same with what lives on of each backend.
-fn add_lives(app: &mut App, spec: &ReleaseSpec, lives: Vec<Live>, state: ReleaseState, owner: Owner, now: Time) {
+fn add_lives(app: &mut App, spec: &ReleaseSpec, lives: Vec<(Live, Option<Time>)>, state: ReleaseState, owner: Owner, now: Time) {
     let name: Arc<str> = spec.name.as_str().into();
     let mut backends = Vec::with_capacity(spec.backends.len());
-    for (backend, live) in spec.backends.iter().zip(lives) {
-        let slot = u32::try_from(app.backends.len()).unwrap_or(u32::MAX);
-        let live = Arc::new(live);
-        app.ledger.register(slot, &live.counts);
-        let max_connections = backend.max_connections.or(app.settings.limits.max_connections);
-        let backend = Arc::new(Backend { slot, release: Arc::clone(&name), spec: Arc::new(backend.clone()), max_connections, live });
-        app.by_name.entry(Arc::clone(&name)).or_default().insert(backend.spec.name.as_str().into(), slot);
-        app.backends.push(Some(Arc::clone(&backend)));
+    for (backend, (live, left)) in spec.backends.iter().zip(lives) {
+        let backend = add_live(app, &name, backend, live, left);
         backends.push(backend);
     }
     let pool = pool(&app.settings, backends.iter(), false);
@@ -148,6 +139,33 @@ fn add_lives(app: &mut App, spec: &ReleaseSpec, lives: Vec<Live>, state: Release
     }));
 }
 
+/// Gives a backend the next slot. Its release does not list it yet, and the ledger hears of it when the view is published: a change
+/// that is refused must leave no trace there.
+pub(super) fn add_backend(app: &mut App, release: &Arc<str>, spec: &BackendSpec, state: ReleaseState, now: Time) -> Arc<Backend> {
+    add_live(app, release, spec, Live::new(spec, state, now), None)
+}
+
+fn add_live(app: &mut App, release: &Arc<str>, spec: &BackendSpec, live: Live, left: Option<Time>) -> Arc<Backend> {
+    let slot = u32::try_from(app.backends.len()).unwrap_or(u32::MAX);
+    let live = Arc::new(live);
+    let max_connections = spec.max_connections.or(app.settings.limits.max_connections);
+    let backend = Backend { slot, release: Arc::clone(release), spec: Arc::new(spec.clone()), max_connections, live, left };
+    let backend = Arc::new(backend);
+    app.by_name.entry(Arc::clone(release)).or_default().insert(spec.name.as_str().into(), slot);
+    app.backends.push(Some(Arc::clone(&backend)));
+    backend
+}
+
+/// Where an app's session ids are looked for.
+pub(super) fn names(session: &SessionSettings) -> SessionNames {
+    SessionNames {
+        cookies: session.cookies.clone(),
+        path_parameter: session.path_parameter.clone(),
+        query_parameter: session.query_parameter.clone(),
+        header: session.header.clone(),
+    }
+}
+
 /// A release's name as a header value. Each is kept for the life of the process: a copy of such a value is a pointer, without a
 /// counter that all threads would share, and a few bytes for each release that ever was are its price.
 fn label(name: &str) -> HeaderValue {
@@ -155,7 +173,7 @@ fn label(name: &str) -> HeaderValue {
     HeaderValue::from_bytes(kept.as_bytes()).map_or(HeaderValue::from_static("?"), |_| HeaderValue::from_static(kept))
 }
 
-fn pool<'a>(settings: &Settings, backends: impl Iterator<Item = &'a Arc<Backend>>, backups: bool) -> Pool {
+pub(super) fn pool<'a>(settings: &Settings, backends: impl Iterator<Item = &'a Arc<Backend>>, backups: bool) -> Pool {
     Pool::new(backends.filter(|b| b.spec.backup == backups).cloned(), settings.balance)
 }
 
@@ -165,10 +183,27 @@ impl App {
         let open: Vec<&Arc<Release>> = self.releases.iter().filter(|r| r.state.open()).collect();
         self.open = pool(&self.settings, open.iter().flat_map(|r| &r.backends), false);
         self.backups = pool(&self.settings, open.iter().flat_map(|r| &r.backends), true);
-        // A route that a gone release left to another one names the latter; the last insertion stays.
+        // A route that a gone release left to another one names the latter, and so does one whose address was changed; the last
+        // insertion stays.
         let (gone, here): (Vec<_>, Vec<_>) = self.releases.iter().partition(|r| r.state.gone());
-        let routes = gone.into_iter().chain(here).flat_map(|r| &r.backends).map(|b| (b.spec.route.as_str().into(), b.slot));
-        self.by_route = routes.collect();
+        let (left, stay): (Vec<_>, Vec<_>) = here.into_iter().flat_map(|r| &r.backends).partition(|b| b.left.is_some());
+        let all = gone.into_iter().flat_map(|r| &r.backends).chain(left).chain(stay);
+        self.by_route = all.map(|b| (b.spec.route.as_str().into(), b.slot)).collect();
+    }
+
+    /// Slots of backends that no release lists any more become gaps; their names mean nobody.
+    pub(super) fn forget(&mut self, backends: &[Arc<Backend>]) {
+        for backend in backends {
+            if let Some(place) = usize::try_from(backend.slot).ok().and_then(|slot| self.backends.get_mut(slot)) {
+                *place = None;
+            }
+            if let Some(names) = self.by_name.get_mut(&backend.release) {
+                names.retain(|_, slot| *slot != backend.slot);
+            }
+            self.former.retain(|former| former.slot != backend.slot);
+        }
+        self.by_name.retain(|_, names| !names.is_empty());
+        self.refresh();
     }
 
     /// Changes one release; pools follow.

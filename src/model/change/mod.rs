@@ -7,14 +7,16 @@
 mod assemble;
 mod intent;
 mod release;
+pub mod reload;
 #[cfg(test)]
 mod tables;
 
 use std::sync::Arc;
 
 use super::admission::{Intent, ReleaseState};
-use super::backend::Live;
+use super::backend::{Backend, Live};
 use super::event::{Event, Owner};
+use super::ledger::{Ledger, Rules};
 use super::pin::Keyring;
 use super::session_key::KeyedHash;
 use super::settings::{AppSpec, ReleaseSpec};
@@ -23,6 +25,7 @@ use super::time::Time;
 use super::view::{App, View};
 
 pub use assemble::NewApp;
+use reload::Reload;
 
 /// What is to change.
 #[derive(Clone)]
@@ -100,6 +103,17 @@ pub enum Change {
         /// The release.
         release: String,
     },
+    /// The file was edited.
+    Reload(Reload),
+    /// A backend whose address left the file is empty, and goes.
+    Retire {
+        /// The app.
+        app: String,
+        /// The release.
+        release: String,
+        /// The name under which it drained.
+        backend: String,
+    },
 }
 
 /// A change that was computed and not yet published.
@@ -116,11 +130,16 @@ pub struct Applied {
     /// Sessions in these slots are evicted.
     pub evict: Vec<(Arc<App>, Vec<u32>)>,
     intents: Vec<(Arc<Live>, Intent)>,
+    rules: Vec<(Arc<Ledger>, Rules, Time)>,
+    fresh: Vec<(Arc<Ledger>, Arc<Backend>)>,
 }
 
 impl Applied {
     /// Opens gates, calls `publish` with the new view, then closes gates.
     pub fn commit(&self, publish: impl FnOnce(View)) {
+        for (ledger, backend) in &self.fresh {
+            ledger.register(backend.slot, &backend.live.counts);
+        }
         self.gates(ReleaseState::open);
         for (live, intent) in self.intents.iter().filter(|(_, intent)| *intent == Intent::Serve) {
             live.gate.set_intent(*intent);
@@ -130,6 +149,20 @@ impl Applied {
         for (live, intent) in self.intents.iter().filter(|(_, intent)| *intent != Intent::Serve) {
             live.gate.set_intent(*intent);
         }
+        for (ledger, rules, now) in &self.rules {
+            ledger.set_rules(*rules, *now);
+        }
+    }
+
+    /// Notes the backends that `before` has not: slots only grow.
+    fn compared_with(mut self, before: &View) -> Applied {
+        for app in &self.view.apps {
+            let known =
+                before.app(&app.name).filter(|known| Arc::ptr_eq(&known.ledger, &app.ledger)).map_or(0, |known| known.backends.len());
+            let fresh = app.backends.iter().skip(known).flatten();
+            self.fresh.extend(fresh.map(|backend| (Arc::clone(&app.ledger), Arc::clone(backend))));
+        }
+        self
     }
 
     fn gates(&self, which: impl Fn(ReleaseState) -> bool) {
@@ -187,8 +220,10 @@ pub fn apply(view: &View, change: &Change, owner: Owner, now: Time) -> Result<Ap
         Change::Settle { app, release, state } => next.settle(app, release, *state)?,
         Change::Stop { app, release, force } => next.stop(app, release, *force)?,
         Change::Remove { app, release } => next.remove(app, release)?,
+        Change::Reload(reload) => return reload::plan(view, reload, owner, now).into_applied(),
+        Change::Retire { app, release, backend } => next.retire(app, release, backend)?,
     }
-    Ok(next.applied)
+    Ok(next.applied.compared_with(view))
 }
 
 /// A view in the making.

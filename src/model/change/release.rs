@@ -179,14 +179,9 @@ impl Draft {
             );
         }
         let found = Arc::clone(found);
-        let slots: Vec<u32> = found.backends.iter().map(|b| b.slot).collect();
         let mut app = App::clone(&app);
         app.releases.retain(|r| &*r.name != release);
-        app.by_name.remove(release);
-        for place in app.backends.iter_mut().filter(|b| b.as_ref().is_some_and(|b| slots.contains(&b.slot))) {
-            *place = None;
-        }
-        app.refresh();
+        app.forget(&found.backends);
         self.event(target, "removed");
         self.replace(index, app);
         self.supersede_gone(name, release, &found.backends);
@@ -194,7 +189,7 @@ impl Draft {
     }
 
     /// Drains of what has been removed can prove nothing any more.
-    fn supersede_gone(&mut self, app: &str, release: &str, backends: &[Arc<Backend>]) {
+    pub(super) fn supersede_gone(&mut self, app: &str, release: &str, backends: &[Arc<Backend>]) {
         let name = |text: &str| text.to_owned();
         self.applied.superseded.push(Target::Release(name(app), name(release)));
         for backend in backends {
@@ -233,7 +228,7 @@ fn taken_over(app: &App, wanted: &Release) -> Result<(), Refused> {
     Ok(())
 }
 
-fn healthy(app: &App, release: &Release) -> Result<(), Refused> {
+pub(super) fn healthy(app: &App, release: &Release) -> Result<(), Refused> {
     let reading = |b: &Backend| b.live.gate.read();
     let serves = |b: &Backend| b.spec.weight > 0 && reading(b).health == Health::Up && reading(b).intent == Intent::Serve;
     if release.backends.iter().any(|b| serves(b)) {

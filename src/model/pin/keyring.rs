@@ -87,6 +87,12 @@ impl Keyring {
         if ring.keys.is_empty() { Err(KeyringFault::NoKey) } else { Ok(ring) }
     }
 
+    /// Whether both hold the same keys in the same order: a file may be written anew with the same content.
+    pub fn alike(&self, other: &Keyring) -> bool {
+        let told = |ring: &Keyring| ring.keys.iter().map(|key| (key.id.clone(), key.binding_of(b"alike"))).collect::<Vec<_>>();
+        told(self) == told(other)
+    }
+
     /// The value of the cookie that carries `pin` for `app`.
     pub fn sign(&self, app: &str, pin: &Pin) -> String {
         let Some(key) = self.keys.first() else { return String::new() };

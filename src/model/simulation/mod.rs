@@ -14,6 +14,7 @@
 mod application;
 mod invariants;
 mod operator;
+mod reload;
 mod shell;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -41,6 +42,8 @@ struct Simulation {
     seed: u64,
     dice: Xorshift,
     world: World,
+    /// As applied last.
+    file: Vec<AppSpec>,
     clients: Vec<Client>,
     /// Every backend that ever was.
     backends: HashMap<Place, Arc<Backend>>,
@@ -66,7 +69,8 @@ impl Simulation {
         let specs: Vec<AppSpec> = apps.map(|name| app(name, &mut dice)).collect();
         let mut simulation = Simulation {
             seed,
-            world: World::of(specs),
+            world: World::of(specs.clone()),
+            file: specs,
             clients: Vec::new(),
             backends: HashMap::new(),
             applications: HashMap::new(),

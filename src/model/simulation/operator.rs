@@ -53,7 +53,8 @@ impl Simulation {
         let app = view.name.to_string();
         let release = view.releases[self.dice.below(view.releases.len())].name.to_string();
         let force = self.dice.below(4) == 0;
-        let change = match self.dice.below(24) {
+        let change = match self.dice.below(28) {
+            24.. => return self.edit(),
             0..6 => Change::Promote { app, release, from: None, force },
             6..8 => Change::Rollback { app, to: None, from: None, force },
             8..11 => self.stage(app),
@@ -115,7 +116,8 @@ impl Simulation {
         self.order(&change, Owner::Operator);
     }
 
-    fn order(&mut self, change: &Change, owner: Owner) {
+    /// Whether it was done.
+    pub(super) fn order(&mut self, change: &Change, owner: Owner) -> bool {
         let told = match change {
             Change::Promote { app, release, .. } => format!("promote {app}/{release}"),
             Change::Rollback { app, .. } => format!("rollback {app}"),
@@ -126,6 +128,8 @@ impl Simulation {
             Change::GiveBack { target, .. } => format!("give back {target}"),
             Change::Settle { app, release, state } => format!("settle {app}/{release} {}", state.as_str()),
             Change::Load(_) => "load".to_owned(),
+            Change::Reload(_) => "reload".to_owned(),
+            Change::Retire { backend, .. } => format!("retire {backend}"),
         };
         let before = self.world.view.clone();
         match self.world.change(change, owner) {
@@ -133,7 +137,8 @@ impl Simulation {
                 self.note(|| format!("{told}: refused, {}", refused.what));
                 let named = !refused.what.is_empty() && !refused.remedy.is_empty();
                 self.require(named, || format!("{told} was refused without a word"));
-                self.count("refused order");
+                self.count(if matches!(change, Change::Reload(_)) { "refused reload" } else { "refused order" });
+                false
             }
             Ok(applied) => {
                 self.note(|| told);
@@ -143,6 +148,8 @@ impl Simulation {
                     Change::Stage { .. } => "staged",
                     Change::Stop { .. } => "stopped",
                     Change::Remove { .. } => "removed",
+                    Change::Reload(_) => "reloaded",
+                    Change::Retire { .. } => "retired",
                     _ => "other order",
                 });
                 self.meet_backends();
@@ -152,6 +159,7 @@ impl Simulation {
                 for target in applied.drains {
                     self.begin_drain(target, owner);
                 }
+                true
             }
         }
     }
@@ -173,6 +181,9 @@ impl Simulation {
             });
             if step == Step::Drained {
                 self.verdict(&drain);
+            }
+            if let (Step::Drained, Target::Backend(app, release, backend)) = (step, &drain.target) {
+                self.retire(app, release, backend);
             }
             if let (Target::Release(app, release), Some(state)) = (&drain.target, drain.release_state()) {
                 let change = Change::Settle { app: app.clone(), release: release.clone(), state };

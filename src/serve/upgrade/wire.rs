@@ -1,7 +1,7 @@
 //! What two processes say to each other while one takes over from the other, on a Unix socket.
 //!
-//! A message is a kind, a length and a body, so that either end can tell a torn message from a short one. Listening sockets travel
-//! beside the first one as file descriptors; whoever gets them owns them.
+//! A message is a kind, a length and a body, so that either end can tell a torn message from a short one. Listening sockets and the
+//! lock travel beside a word as file descriptors; whoever gets them owns them.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -48,7 +48,8 @@ pub enum Word {
         /// For people.
         why: String,
     },
-    /// Old to new: the file is written and closed, the admin address is not answered any more. Serve.
+    /// Old to new, with the lock on the state directory beside it: the file is written and closed, the admin address is not
+    /// answered any more. Serve.
     Go,
     /// New to old: I accept clients.
     Serving,
@@ -67,10 +68,8 @@ pub struct Offer {
     pub clock: Time,
     /// As configured, one for each of the first sockets.
     pub listeners: Vec<String>,
-    /// The admin address as configured; its socket comes after those of the listeners.
+    /// The admin address as configured; its socket is the last one.
     pub admin: String,
-    /// The lock on the state directory comes last.
-    pub locked: bool,
     /// As in the state file.
     pub documents: BTreeMap<String, String>,
 }
@@ -105,12 +104,14 @@ const HEAD: usize = 5;
 #[derive(Debug)]
 pub struct Line {
     stream: UnixStream,
+    /// That came beside messages and were not taken yet.
+    sockets: Vec<OwnedFd>,
 }
 
 impl Line {
     /// Over a connected socket, blocking.
     pub fn new(stream: UnixStream) -> Line {
-        Line { stream }
+        Line { stream, sockets: Vec::new() }
     }
 
     /// A second handle on the same line, for another thread.
@@ -118,7 +119,7 @@ impl Line {
     /// # Errors
     /// No descriptor is left.
     pub fn split(&self) -> io::Result<Line> {
-        Ok(Line { stream: self.stream.try_clone()? })
+        Ok(Line::new(self.stream.try_clone()?))
     }
 
     /// How long one read may wait; `None` for ever.
@@ -145,20 +146,20 @@ impl Line {
         self.send(WORD, &body)
     }
 
-    /// Says the first word of the old process, with sockets beside it.
+    /// Says a word with descriptors beside it.
     ///
     /// # Errors
-    /// As [`Line::say`]; too many sockets.
-    pub fn offer(&mut self, offer: Offer, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+    /// As [`Line::say`]; too many descriptors.
+    pub fn say_with(&mut self, word: &Word, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         if sockets.len() > MOST_SOCKETS {
             return Err(io::Error::other(format!("{} listening sockets; at most {MOST_SOCKETS} can be handed over", sockets.len())));
         }
-        let body = serde_json::to_vec(&Word::Offer(Box::new(offer))).map_err(io::Error::other)?;
+        let body = serde_json::to_vec(word).map_err(io::Error::other)?;
         let head = head(WORD, body.len())?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         if !sockets.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(sockets)) {
-            return Err(io::Error::other("the sockets do not fit into one message"));
+            return Err(io::Error::other("the descriptors do not fit into one message"));
         }
         let sent = rustix::net::sendmsg(self.stream.as_fd(), &[IoSlice::new(&head)], &mut beside, SendFlags::NOSIGNAL)?;
         self.stream.write_all(head.get(sent..).unwrap_or_default())?;
@@ -179,11 +180,25 @@ impl Line {
     /// Torn off in the middle, or nothing came in time ([`io::ErrorKind::WouldBlock`]).
     pub fn hear(&mut self) -> io::Result<Option<Message>> {
         let mut head = [0; HEAD];
-        if self.stream.read(head.get_mut(..1).unwrap_or_default())? == 0 {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let mut buffers = [IoSliceMut::new(&mut head)];
+        let received = rustix::net::recvmsg(self.stream.as_fd(), &mut buffers, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(sockets) = message {
+                self.sockets.extend(sockets);
+            }
+        }
+        if received.bytes == 0 {
             return Ok(None);
         }
-        self.stream.read_exact(head.get_mut(1..).unwrap_or_default())?;
+        self.stream.read_exact(head.get_mut(received.bytes..).unwrap_or_default())?;
         self.rest(head).map(Some)
+    }
+
+    /// The descriptors that came beside the messages heard so far.
+    pub fn take_sockets(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.sockets)
     }
 
     /// Waits for a word; sessions do not come at such a moment.
@@ -195,33 +210,6 @@ impl Line {
             Some(Message::Word(word)) => Ok(word),
             Some(Message::Sessions(_)) => Err(io::Error::new(io::ErrorKind::InvalidData, "sessions where a word was due")),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    /// Waits for the first word of the old process and the sockets beside it.
-    ///
-    /// # Errors
-    /// As [`Line::word`].
-    pub fn take_offer(&mut self) -> io::Result<(Offer, Vec<OwnedFd>)> {
-        let mut head = [0; HEAD];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
-        let mut beside = RecvAncillaryBuffer::new(&mut space);
-        let mut buffers = [IoSliceMut::new(&mut head)];
-        let received = rustix::net::recvmsg(self.stream.as_fd(), &mut buffers, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
-        let mut sockets = Vec::new();
-        for message in beside.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                sockets.extend(fds);
-            }
-        }
-        if received.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.stream.read_exact(head.get_mut(received.bytes..).unwrap_or_default())?;
-        match self.rest(head)? {
-            Message::Word(Word::Offer(offer)) => Ok((*offer, sockets)),
-            Message::Word(Word::Refused { why }) => Err(io::Error::other(why)),
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("an offer was due, not {other:?}"))),
         }
     }
 
@@ -272,10 +260,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
         let offer = Offer { protocol: PROTOCOL, listeners: vec![address.to_string()], ..Offer::default() };
-        old.offer(offer.clone(), &[listener.as_fd()]).expect("sent");
+        let offer = Word::Offer(Box::new(offer));
+        old.say_with(&offer, &[listener.as_fd()]).expect("sent");
         old.say(&Word::Told).expect("sent");
-        let (taken, sockets) = new.take_offer().expect("received");
-        assert_eq!((taken, sockets.len()), (offer, 1));
+        assert_eq!(new.word().expect("received"), offer);
+        let sockets = new.take_sockets();
+        assert_eq!(sockets.len(), 1);
         assert_eq!(new.word().expect("received"), Word::Told);
         drop((listener, old));
         let taken: Vec<TcpListener> = sockets.into_iter().map(TcpListener::from).collect();

@@ -82,7 +82,8 @@ impl Shared {
             }
             "/health" => {
                 self.probes.fetch_add(1, Ordering::SeqCst);
-                Reply::new(self.health.load(Ordering::SeqCst), "health")
+                let life = self.lives.load(Ordering::SeqCst).to_string();
+                Reply::new(self.health.load(Ordering::SeqCst), "health").with("X-Instance", life)
             }
             _ => Reply::new(404, "no such page"),
         }
