@@ -73,7 +73,10 @@ fn a_restart_that_a_header_proves_spreads_its_500_users_over_the_release_and_cou
     tidegate.wait_for_backend("shop", "v1", "a1", "admission", "everyone");
     origins.iter().for_each(Origin::clear_requests);
     let homes = clean_in_one_request(&mut users, &names);
-    println!("proven restart, {USERS} users: clean in one request {USERS}, then at {names:?} {homes:?}, lost {}, {at_once} at once", losses(&tidegate, "restart"));
+    println!(
+        "proven restart, {USERS} users: clean in one request {USERS}, then at {names:?} {homes:?}, lost {}, {at_once} at once",
+        losses(&tidegate, "restart")
+    );
     let mean = USERS / names.len();
     assert!(homes.iter().all(|&home| home.abs_diff(mean) <= mean / 10), "{homes:?} is not within a tenth of {mean}");
     assert_eq!((losses(&tidegate, "restart"), counted(&tidegate, "tidegate_session_loss_total", &[])), (500, 500), "once each");

@@ -22,6 +22,14 @@ use crate::model::view::View;
 /// Sessions of backends that the configuration does not name are kept this long: a start with the wrong file costs nobody.
 const STRANGERS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Until when sessions may live that no ledger counts, by app, in milliseconds: see [`Ledger::uncounted_until`].
+///
+/// [`Ledger::uncounted_until`]: crate::model::ledger::Ledger::uncounted_until
+pub(super) type Uncounted = BTreeMap<String, [u64; 2]>;
+
+/// The document that holds it; the only one of our own.
+pub(super) const UNCOUNTED: &str = "uncounted";
+
 /// The state file of one directory, which this process owns.
 pub struct StateFile {
     connection: Connection,
@@ -30,6 +38,8 @@ pub struct StateFile {
     moment: Moment,
     shift: Shift,
     places: HashMap<Place, i64>,
+    /// By app, as they were stored.
+    uncounted: Uncounted,
     /// To be deleted at the first write.
     outdated: Vec<(i64, SessionKey)>,
 }
@@ -63,7 +73,9 @@ impl StateFile {
         let path = lock.directory().join("state.db");
         let connection = opening::open(&path)?;
         let last = read_moment(&connection, &path)?;
-        let documents = read_documents(&connection, &path)?;
+        let mut documents = read_documents(&connection, &path)?;
+        let uncounted = documents.remove(UNCOUNTED).map_or_else(|| Ok(Uncounted::default()), |body| serde_json::from_slice(&body));
+        let uncounted = uncounted.map_err(|error| damaged(&path, &format!("document {UNCOUNTED:?}: {error}")))?;
         let places = read_places(&connection, &path)?;
         let moment = Moment::of(now);
         let shift = last.as_ref().map_or_else(Shift::default, |last| moment.shift_since(last));
@@ -71,7 +83,7 @@ impl StateFile {
             log::warn!("the clock was set by {} s since {} was written: stored times move with it", shift.millis() / 1000, path.display());
         }
         let remains = Remains { documents, shift, written: last.map(|last| shift.apply(last.at)) };
-        Ok((StateFile { connection, lock, path, moment, shift, places, outdated: Vec::new() }, remains))
+        Ok((StateFile { connection, lock, path, moment, shift, places, uncounted, outdated: Vec::new() }, remains))
     }
 
     /// Reads every stored session, with today's times and no slot.
@@ -131,6 +143,9 @@ impl StateFile {
         })?;
         self.outdated = outdated;
         for app in &view.apps {
+            if let Some(until) = self.uncounted.get(&*app.name) {
+                app.ledger.recall_uncounted(until.map(|ms| self.shift.apply(Time(ms))));
+            }
             app.ledger.keep_journal();
         }
         Ok(restored)

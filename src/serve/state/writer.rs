@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::file::{Batch, StateFile};
+use super::file::{Batch, StateFile, UNCOUNTED, Uncounted};
 use super::lock::StateLock;
 use crate::model::ledger::{Ledger, Noted, Notes, Page, Record};
 use crate::model::time::Time;
@@ -98,6 +98,7 @@ impl Keeper {
             failing: false,
             complained: None,
             written: None,
+            uncounted: Uncounted::default(),
         };
         let over = Over(Arc::clone(&wishes));
         let thread = Builder::new().name("state".to_owned()).spawn(move || {
@@ -181,6 +182,8 @@ struct Writer {
     failing: bool,
     complained: Option<Instant>,
     written: Option<Instant>,
+    /// As last given to the file.
+    uncounted: Uncounted,
 }
 
 struct Kept {
@@ -222,8 +225,9 @@ impl Writer {
 
     fn turn(&mut self) -> Result<(), String> {
         let now = self.source.now();
-        let documents = self.source.documents(self.all_documents);
+        let mut documents = self.source.documents(self.all_documents);
         let (changes, gone) = self.changes(now);
+        documents.extend(self.uncounted(&changes));
         let quiet = documents.is_empty() && gone.is_empty() && changes.iter().all(|change| !change.whole && change.notes.notes.is_empty());
         if quiet && !self.failing && self.written.is_some_and(|at| at.elapsed() < SIGN_OF_LIFE) {
             return Ok(());
@@ -277,6 +281,18 @@ impl Writer {
             self.kept.retain(|name, _| !gone.contains(name));
         }
         (changes, gone)
+    }
+
+    /// Whether sessions are missing in the ledgers, if that has changed.
+    fn uncounted(&mut self, changes: &[Change]) -> Option<(String, Vec<u8>)> {
+        let until = |change: &Change| (change.app.name.to_string(), change.app.ledger.uncounted_until().map(|time| time.0));
+        let uncounted: Uncounted = changes.iter().map(until).collect();
+        if uncounted == self.uncounted && !self.all_documents {
+            return None;
+        }
+        let body = serde_json::to_vec(&uncounted).unwrap_or_default();
+        self.uncounted = uncounted;
+        Some((UNCOUNTED.to_owned(), body))
     }
 
     fn succeeded(&mut self) {
