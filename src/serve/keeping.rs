@@ -136,8 +136,8 @@ impl StateSource for Source {
         self.control.view()
     }
 
-    fn documents(&self, all: bool) -> Vec<(String, Option<Vec<u8>>)> {
-        self.scribe.documents(all).into_iter().map(|(name, body)| (name, Some(body))).collect()
+    fn documents(&self, all: bool) -> Vec<(String, Vec<u8>)> {
+        self.scribe.documents(all)
     }
 
     fn overheard(&self, app: &App, notes: &Notes) {

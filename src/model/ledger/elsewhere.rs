@@ -30,6 +30,16 @@ impl Ledger {
         true
     }
 
+    /// Until when somebody may live who is not counted: for want of room, and for the cap on unsigned adoption. For another run.
+    pub fn uncounted_until(&self) -> [Time; 2] {
+        self.room.uncounted_until().map(|tick| self.clock.time(tick))
+    }
+
+    /// What [`Ledger::uncounted_until`] said in an earlier run.
+    pub fn recall_uncounted(&self, until: [Time; 2]) {
+        self.room.recall_uncounted(until.map(|time| self.clock.now(time).stamp));
+    }
+
     /// What another process knows of a name, to be reconciled with what is known here. It does not matter in which order two
     /// processes tell each other what they know: both end with the same.
     pub fn absorb(&self, record: &Record, now: Time) {

@@ -119,6 +119,17 @@ impl Room {
         self.unsigned.load(SeqCst) >= self.max_unsigned.load(SeqCst) || self.refused_until.load(SeqCst) > self.swept.load(SeqCst)
     }
 
+    /// Until when there may be somebody who found no room, and somebody whom the cap refused.
+    pub fn uncounted_until(&self) -> [u32; 2] {
+        [self.untracked_until.load(SeqCst), self.refused_until.load(SeqCst)]
+    }
+
+    /// The same, as an earlier run knew it.
+    pub fn recall_uncounted(&self, [untracked, refused]: [u32; 2]) {
+        self.untracked_until.fetch_max(untracked, SeqCst);
+        self.refused_until.fetch_max(refused, SeqCst);
+    }
+
     pub fn swept(&self, now: Now) {
         self.swept.fetch_max(now.tick, SeqCst);
     }

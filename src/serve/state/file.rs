@@ -3,35 +3,32 @@
 //! Opening writes nothing to a file that exists. A write-ahead log that a crash left is normal and is read with it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
-use rustix::fs::{Access, access};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::StateError;
 use super::lock::StateLock;
 use super::moment::{Moment, Shift};
-use super::rows::{APPLICATION_ID, FORMAT, Place, TABLES, Tag, decode, encode};
+use super::opening::{self, damaged, fault};
+use super::rows::{Place, Tag, decode, encode};
 use crate::model::ledger::Record;
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 use crate::model::view::View;
 
-/// How long another reader of the file (a backup) may make us wait at the start.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Sessions of backends that the configuration does not name are kept this long: a start with the wrong file costs nobody.
 const STRANGERS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Where a file of ours says so, and in which format, in its first bytes.
-const HEADER: usize = 100;
-const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Until when sessions may live that no ledger counts, by app, in milliseconds: see [`Ledger::uncounted_until`].
+///
+/// [`Ledger::uncounted_until`]: crate::model::ledger::Ledger::uncounted_until
+pub(super) type Uncounted = BTreeMap<String, [u64; 2]>;
+
+/// The document that holds it; the only one of our own.
+pub(super) const UNCOUNTED: &str = "uncounted";
 
 /// The state file of one directory, which this process owns.
 pub struct StateFile {
@@ -41,6 +38,8 @@ pub struct StateFile {
     moment: Moment,
     shift: Shift,
     places: HashMap<Place, i64>,
+    /// By app, as they were stored.
+    uncounted: Uncounted,
     /// To be deleted at the first write.
     outdated: Vec<(i64, SessionKey)>,
 }
@@ -72,26 +71,11 @@ impl StateFile {
     /// [`StateError`]; then nothing was changed.
     pub fn open(lock: StateLock, now: Time) -> Result<(StateFile, Remains), StateError> {
         let path = lock.directory().join("state.db");
-        let writable = |path: &Path| {
-            access(path, Access::READ_OK | Access::WRITE_OK)
-                .map_err(|errno| StateError::System { path: path.to_owned(), source: errno.into() })
-        };
-        writable(lock.directory())?;
-        match fs::symlink_metadata(&path) {
-            Ok(_) => {
-                writable(&path)?;
-                check_header(&path)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                set_aside(&path)?;
-                make(&path).map_err(|error| fault(&path, error))?;
-            }
-            Err(source) => return Err(StateError::System { path, source }),
-        }
-        let connection = connect(&path).map_err(|error| fault(&path, error))?;
-        check(&connection, &path)?;
+        let connection = opening::open(&path)?;
         let last = read_moment(&connection, &path)?;
-        let documents = read_documents(&connection, &path)?;
+        let mut documents = read_documents(&connection, &path)?;
+        let uncounted = documents.remove(UNCOUNTED).map_or_else(|| Ok(Uncounted::default()), |body| serde_json::from_slice(&body));
+        let uncounted = uncounted.map_err(|error| damaged(&path, &format!("document {UNCOUNTED:?}: {error}")))?;
         let places = read_places(&connection, &path)?;
         let moment = Moment::of(now);
         let shift = last.as_ref().map_or_else(Shift::default, |last| moment.shift_since(last));
@@ -99,7 +83,7 @@ impl StateFile {
             log::warn!("the clock was set by {} s since {} was written: stored times move with it", shift.millis() / 1000, path.display());
         }
         let remains = Remains { documents, shift, written: last.map(|last| shift.apply(last.at)) };
-        Ok((StateFile { connection, lock, path, moment, shift, places, outdated: Vec::new() }, remains))
+        Ok((StateFile { connection, lock, path, moment, shift, places, uncounted, outdated: Vec::new() }, remains))
     }
 
     /// Reads every stored session, with today's times and no slot.
@@ -159,6 +143,9 @@ impl StateFile {
         })?;
         self.outdated = outdated;
         for app in &view.apps {
+            if let Some(until) = self.uncounted.get(&*app.name) {
+                app.ledger.recall_uncounted(until.map(|ms| self.shift.apply(Time(ms))));
+            }
             app.ledger.keep_journal();
         }
         Ok(restored)
@@ -261,10 +248,7 @@ impl Batch<'_> {
         self.transaction.prepare_cached("DELETE FROM sessions WHERE app = ?1")?.execute([app]).map(drop)
     }
 
-    pub fn put_document(&mut self, name: &str, body: Option<&[u8]>) -> rusqlite::Result<()> {
-        let Some(body) = body else {
-            return self.transaction.prepare_cached("DELETE FROM documents WHERE name = ?1")?.execute([name]).map(drop);
-        };
+    pub fn put_document(&mut self, name: &str, body: &[u8]) -> rusqlite::Result<()> {
         let put = "INSERT OR REPLACE INTO documents (name, body, tag) VALUES (?1, ?2, ?3)";
         self.transaction.prepare_cached(put)?.execute((name, body, document_tag(name, body))).map(drop)
     }
@@ -291,107 +275,6 @@ fn place_tag(id: i64, place: &Place) -> i64 {
 
 fn moment_tag(at: i64, since_boot: i64, boot: &str) -> i64 {
     Tag::of("moments").number(at).number(since_boot).text(boot.as_bytes()).end()
-}
-
-/// Before SQLite sees the file: it would work off the log of one that is not ours.
-fn check_header(path: &Path) -> Result<(), StateError> {
-    let mut header = Vec::with_capacity(HEADER);
-    let opened = File::open(path).and_then(|file| file.take(HEADER as u64).read_to_end(&mut header));
-    opened.map_err(|source| StateError::System { path: path.to_owned(), source })?;
-    let word = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
-    if header.is_empty() {
-        return Err(damaged(path, "it is empty"));
-    }
-    if !header.starts_with(MAGIC) {
-        return Err(damaged(path, "it is no SQLite database"));
-    }
-    check_format(path, word(68), word(60))
-}
-
-fn check_format(path: &Path, application_id: i32, user_version: i32) -> Result<(), StateError> {
-    if application_id != APPLICATION_ID {
-        return Err(StateError::Foreign { path: path.to_owned() });
-    }
-    match u32::try_from(user_version) {
-        Ok(FORMAT) => Ok(()),
-        Ok(found) if found > FORMAT => Err(StateError::Later { path: path.to_owned(), found, known: FORMAT }),
-        _ => Err(damaged(path, "its format has no number")),
-    }
-}
-
-/// The log of a file that was moved away would be worked off into the new one.
-fn set_aside(path: &Path) -> Result<(), StateError> {
-    let beside = |suffix: &str| {
-        let mut name: OsString = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let log = beside("-wal");
-    if log.exists() {
-        let names = (0..1000_u32).map(|n| beside(&if n == 0 { ".damaged-wal".to_owned() } else { format!(".damaged-wal.{n}") }));
-        let free = names.into_iter().find(|name| !name.exists()).unwrap_or_else(|| beside(".damaged-wal"));
-        fs::rename(&log, free).map_err(|source| StateError::System { path: log, source })?;
-    }
-    // An index of that log, made anew whenever it is missing.
-    let index = beside("-shm");
-    match fs::remove_file(&index) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::System { path: index, source }),
-        _ => Ok(()),
-    }
-}
-
-/// Whole before it has its name: an empty file of that name is damaged, never new.
-fn make(path: &Path) -> rusqlite::Result<()> {
-    let draft = path.with_extension("db.new");
-    let system = |source: io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(source));
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(error)),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(system)?;
-    let connection = Connection::open_with_flags(&draft, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL;")?;
-    let tables: String = TABLES.iter().map(|(_, sql)| format!("{sql};")).collect();
-    connection
-        .execute_batch(&format!("BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {tables} COMMIT;"))?;
-    connection.close().map_err(|(_, error)| error)?;
-    fs::rename(&draft, path).map_err(system)?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory).and_then(|directory| directory.sync_all())).map_err(system)
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    // Until it is closed in order: a file that is refused is not to be changed by closing it.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.busy_timeout(PATIENCE)?;
-    connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")?;
-    Ok(connection)
-}
-
-/// Everything that can be wrong with the file as a whole, then the way in which it is written.
-fn check(connection: &Connection, path: &Path) -> Result<(), StateError> {
-    let failed = |error| fault(path, error);
-    let number = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0)).map_err(failed);
-    check_format(path, number("application_id")?, number("user_version")?)?;
-    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
-    if found != "ok" {
-        return Err(damaged(path, found.lines().last().unwrap_or_default().trim()));
-    }
-    let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").map_err(failed)?;
-    let tables: Result<Vec<(String, String)>, _> =
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(|rows| rows.collect());
-    let tables = tables.map_err(failed)?;
-    if !tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).eq(TABLES) {
-        return Err(damaged(path, "its tables are others"));
-    }
-    if connection.is_readonly("main").map_err(failed)? {
-        return Err(StateError::System { path: path.to_owned(), source: io::ErrorKind::PermissionDenied.into() });
-    }
-    // A commit survives a killed process without waiting for the disk; the log is cut back when it was long.
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(failed)?;
-    connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8192;").map_err(failed)?;
-    connection.query_row("PRAGMA journal_size_limit = 16777216", [], |_| Ok(())).map_err(failed)
 }
 
 fn read_moment(connection: &Connection, path: &Path) -> Result<Option<Moment>, StateError> {
@@ -439,32 +322,4 @@ fn read_places(connection: &Connection, path: &Path) -> Result<HashMap<Place, i6
         places.insert(place, id);
     }
     Ok(places)
-}
-
-fn damaged(path: &Path, what: &str) -> StateError {
-    StateError::Damaged { path: path.to_owned(), what: what.to_owned() }
-}
-
-/// Whose fault an error at the start is: the machine's, or the file's. What SQLite cannot make sense of is damage.
-fn fault(path: &Path, error: rusqlite::Error) -> StateError {
-    const SHORT_READ: i32 = 522;
-    let system = |source| StateError::System { path: path.to_owned(), source };
-    match error {
-        rusqlite::Error::ToSqlConversionFailure(source) => match source.downcast::<io::Error>() {
-            Ok(source) => system(*source),
-            Err(source) => damaged(path, &source.to_string()),
-        },
-        rusqlite::Error::SqliteFailure(code, _) if code.extended_code != SHORT_READ => match code.code {
-            ErrorCode::ReadOnly
-            | ErrorCode::CannotOpen
-            | ErrorCode::PermissionDenied
-            | ErrorCode::SystemIoFailure
-            | ErrorCode::DiskFull
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::OutOfMemory => system(io::Error::other(error)),
-            _ => damaged(path, &error.to_string()),
-        },
-        error => damaged(path, &error.to_string()),
-    }
 }

@@ -6,9 +6,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `fault` | why a state cannot be had, and the way out |
-//! | `file` | the open file: checks, reading, transactions |
+//! | `file` | the open file: reading, transactions |
 //! | `lock` | one process per directory |
 //! | `moment` | how long nobody was here, and clocks that jumped meanwhile |
+//! | `opening` | checks, and a new file |
 //! | `rows` | tables, and how a session looks in them |
 //! | `writer` | the thread that writes |
 
@@ -16,6 +17,7 @@ mod fault;
 mod file;
 mod lock;
 mod moment;
+mod opening;
 mod rows;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::file::{Batch, StateFile};
+use super::file::{Batch, StateFile, UNCOUNTED, Uncounted};
 use super::lock::StateLock;
 use crate::model::ledger::{Ledger, Noted, Notes, Page, Record};
 use crate::model::time::Time;
@@ -24,6 +24,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// So that after another boot the last write is not long ago, although nothing happened.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
+const DIED: &str = "the writer of the state file died";
+
 /// What is to be kept. Called by the writing thread alone.
 pub trait StateSource: Send + Sync {
     /// The present.
@@ -32,9 +34,9 @@ pub trait StateSource: Send + Sync {
     /// The apps with their ledgers and backends.
     fn view(&self) -> Arc<View>;
 
-    /// Documents that changed since the last call, or all with `all`; without a body it is to be deleted. One that was given
-    /// but could not be written is asked for again, with all others.
-    fn documents(&self, all: bool) -> Vec<(String, Option<Vec<u8>>)>;
+    /// Documents that changed since the last call, or all with `all`. What was given but could not be written is asked for
+    /// again, with all others.
+    fn documents(&self, all: bool) -> Vec<(String, Vec<u8>)>;
 
     /// What happened in an app's ledger, before it is stored.
     fn overheard(&self, _app: &App, _notes: &Notes) {}
@@ -77,6 +79,8 @@ struct Wished {
     answered: u64,
     outcome: Option<String>,
     stop: bool,
+    /// The writer is no more, and answers nobody.
+    over: bool,
 }
 
 impl Keeper {
@@ -97,8 +101,13 @@ impl Keeper {
             failing: false,
             complained: None,
             written: None,
+            uncounted: Uncounted::default(),
         };
-        let thread = Builder::new().name("state".to_owned()).spawn(move || writer.run())?;
+        let over = Over(Arc::clone(&wishes));
+        let thread = Builder::new().name("state".to_owned()).spawn(move || {
+            let _over = over;
+            writer.run()
+        })?;
         Ok(Keeper { wishes, thread: Some(thread) })
     }
 
@@ -111,8 +120,11 @@ impl Keeper {
         wished.asked += 1;
         let mine = wished.asked;
         self.wishes.changed.notify_all();
-        while wished.answered < mine {
+        while wished.answered < mine && !wished.over {
             wished = self.wishes.changed.wait(wished).unwrap_or_else(PoisonError::into_inner);
+        }
+        if wished.answered < mine {
+            return Err(DIED.to_owned());
         }
         wished.outcome.clone().map_or(Ok(()), Err)
     }
@@ -125,7 +137,7 @@ impl Keeper {
     pub fn stop(mut self) -> (Option<StateLock>, Result<(), String>) {
         match self.end() {
             Some((lock, outcome)) => (Some(lock), outcome),
-            None => (None, Err("the writer of the state file had died".to_owned())),
+            None => (None, Err(DIED.to_owned())),
         }
     }
 
@@ -150,6 +162,16 @@ impl Wishes {
     }
 }
 
+/// Says so when the writer is gone, by a panic too: nobody may wait for it then.
+struct Over(Arc<Wishes>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.changed.notify_all();
+    }
+}
+
 struct Writer {
     file: StateFile,
     source: Arc<dyn StateSource>,
@@ -163,6 +185,8 @@ struct Writer {
     failing: bool,
     complained: Option<Instant>,
     written: Option<Instant>,
+    /// As last given to the file.
+    uncounted: Uncounted,
 }
 
 struct Kept {
@@ -204,8 +228,9 @@ impl Writer {
 
     fn turn(&mut self) -> Result<(), String> {
         let now = self.source.now();
-        let documents = self.source.documents(self.all_documents);
+        let mut documents = self.source.documents(self.all_documents);
         let (changes, gone) = self.changes(now);
+        documents.extend(self.uncounted(&changes));
         let quiet = documents.is_empty() && gone.is_empty() && changes.iter().all(|change| !change.whole && change.notes.notes.is_empty());
         if quiet && !self.failing && self.written.is_some_and(|at| at.elapsed() < SIGN_OF_LIFE) {
             return Ok(());
@@ -216,7 +241,7 @@ impl Writer {
         let kept = &mut self.kept;
         let written = self.file.write(now, |batch| {
             for (name, body) in &documents {
-                batch.put_document(name, body.as_deref())?;
+                batch.put_document(name, body)?;
             }
             for app in &gone {
                 let number = batch.app(app)?;
@@ -260,6 +285,18 @@ impl Writer {
             self.kept.retain(|name, _| !gone.contains(name));
         }
         (changes, gone)
+    }
+
+    /// Whether sessions are missing in the ledgers, if that has changed.
+    fn uncounted(&mut self, changes: &[Change]) -> Option<(String, Vec<u8>)> {
+        let until = |change: &Change| (change.app.name.to_string(), change.app.ledger.uncounted_until().map(|time| time.0));
+        let uncounted: Uncounted = changes.iter().map(until).collect();
+        if uncounted == self.uncounted && !self.all_documents {
+            return None;
+        }
+        let body = serde_json::to_vec(&uncounted).unwrap_or_default();
+        self.uncounted = uncounted;
+        Some((UNCOUNTED.to_owned(), body))
     }
 
     fn succeeded(&mut self) {

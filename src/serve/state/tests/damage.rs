@@ -156,20 +156,32 @@ fn what_is_no_state_file_of_this_version_is_refused_with_the_way_out() {
 
 #[test]
 fn a_directory_or_file_that_cannot_be_written_is_refused() {
-    // Root may write everywhere; only for others is this to be seen.
-    if rustix::process::geteuid().is_root() {
-        return;
-    }
     let good = Good::new(false);
-    for name in ["", "state.db"] {
+    for name in ["", "state.db", "lock"] {
         let scratch = Scratch::new("read-only");
         fs::write(scratch.file(), &good.file).expect("it can be written");
-        let path = scratch.path().join(name);
-        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
-        mode(0o500);
-        let error = scratch.again(DRAWN, good.now).map(drop).expect_err("it cannot be written").to_string();
-        mode(0o700);
-        assert!(error.contains("must be writable"), "{error}");
+        fs::write(scratch.path().join("lock"), "").expect("it can be written");
+        let mode = |name: &str, mode| {
+            let path = if name.is_empty() { scratch.path().to_owned() } else { scratch.path().join(name) };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+            path
+        };
+        ["", "state.db", "lock"].into_iter().for_each(|name| drop(mode(name, 0o777)));
+        let path = mode(name, 0o555);
+        let start = || {
+            as_nobody();
+            scratch.again(DRAWN, good.now).map(drop).expect_err("it cannot be written").to_string()
+        };
+        let error = std::thread::scope(|scope| scope.spawn(start).join()).expect("no panic");
+        assert!(error.contains("must be writable") && error.contains(&path.display().to_string()), "{error}");
+        assert_eq!(fs::read(scratch.file()).expect("it is there"), good.file);
+    }
+}
+
+/// Root may write everywhere, so this thread becomes somebody else; of others nothing is asked.
+fn as_nobody() {
+    if rustix::process::geteuid().is_root() {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).expect("root may be anybody");
     }
 }
 

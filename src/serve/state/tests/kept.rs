@@ -93,6 +93,25 @@ fn a_start_with_another_configuration_forgets_nobody_for_a_week() {
 }
 
 #[test]
+fn a_ledger_that_was_too_small_is_not_believed_after_a_restart_either() {
+    let scratch = Scratch::new("uncounted");
+    let world = World::with(DRAWN, |settings| settings.session.max_entries = 10);
+    let (file, _) = scratch.open(world.now).expect("nothing is there");
+    let keeper = Keeper::start(file, Source::of(&world), WriteFailures::default(), false).expect("a thread");
+    for n in 0..11 {
+        session(&world.shop().ledger, n, 0, world.now);
+    }
+    world.shop().ledger.adopt(key(99), 0, Adoption::Unsigned, world.now, world.now);
+    assert_eq!(keeper.stop().1, Ok(()));
+    let (again, ..) = scratch.again(DRAWN, world.now).expect("a good file");
+    let ledger = &again.shop().ledger;
+    for (seconds, expected) in [(0, true), (1799, true), (1801, false)] {
+        ledger.sweep(world.now + Duration::from_secs(seconds));
+        assert_eq!((ledger.overflowed(), ledger.adoption_capped()), (expected, expected), "after {seconds} s");
+    }
+}
+
+#[test]
 fn a_full_disk_stops_nobody_and_everything_is_written_when_there_is_room() {
     let scratch = Scratch::new("full");
     let (file, _) = scratch.open(World::new(DRAWN).now).expect("nothing is there");

@@ -60,8 +60,8 @@ impl Drop for Scratch {
 struct Source {
     view: Mutex<Arc<View>>,
     now: Mutex<Time>,
-    documents: Mutex<Vec<(String, Option<Vec<u8>>)>>,
-    changed: Mutex<Vec<(String, Option<Vec<u8>>)>>,
+    documents: Mutex<Vec<(String, Vec<u8>)>>,
+    changed: Mutex<Vec<(String, Vec<u8>)>>,
     told: Mutex<Vec<Option<String>>>,
 }
 
@@ -77,7 +77,7 @@ impl Source {
     }
 
     fn put(&self, name: &str, body: &[u8]) {
-        let document = (name.to_owned(), Some(body.to_vec()));
+        let document = (name.to_owned(), body.to_vec());
         self.documents.lock().unwrap().push(document.clone());
         self.changed.lock().unwrap().push(document);
     }
@@ -92,7 +92,7 @@ impl StateSource for Source {
         Arc::clone(&self.view.lock().unwrap())
     }
 
-    fn documents(&self, all: bool) -> Vec<(String, Option<Vec<u8>>)> {
+    fn documents(&self, all: bool) -> Vec<(String, Vec<u8>)> {
         let changed = std::mem::take(&mut *self.changed.lock().unwrap());
         if all { self.documents.lock().unwrap().clone() } else { changed }
     }
