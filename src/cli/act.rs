@@ -92,8 +92,10 @@ impl Operator {
             }
             Command::Events { follow } => self.events(follow).await,
             Command::Reload { dry_run, force } => {
-                let order = json!({ "dry_run": dry_run, "force": force });
-                self.change("/api/v1/reload", &order, |done: &Value| done.to_string()).await
+                let order = api::Reload { dry_run, force };
+                let answers = self.everywhere(async |client: &Client| client.post::<api::Reloaded>("/api/v1/reload", &order).await).await?;
+                let told = self.tell(&answers, screen::reloaded)?;
+                Ok(if answers.iter().any(|(_, answer)| answer.result == "would_refuse") { 1 } else { told })
             }
             Command::Upgrade => self.change("/api/v1/upgrade", &json!({}), |done: &Value| done.to_string()).await,
             Command::Run(_) | Command::Check(_) | Command::Demo { .. } => Err(Failure::usage("this command talks to no running process")),

@@ -227,7 +227,7 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// Apply the changed configuration file (not in this version)
+    /// Apply the changed configuration file; what would lose sessions is refused, in figures
     Reload {
         /// Only say what would change
         #[arg(long)]

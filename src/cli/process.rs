@@ -2,11 +2,15 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 use super::Failure;
+use crate::model::time::Time;
 use crate::serve::Server;
+use crate::serve::reload::AppliedFile;
 use crate::serve::transport::Stopped;
 
 /// Runs the proxy in the foreground until it is told to stop.
@@ -14,8 +18,9 @@ pub fn run(file: &Path) -> Result<u8, Failure> {
     // Pingora's own lines repeat what we log with the backend's name; RUST_LOG overrides.
     let filter = env_logger::Env::default().default_filter_or("info,pingora_core=error,pingora_proxy=error");
     env_logger::Builder::from_env(filter).format_target(false).init();
-    let config = crate::config::load(file).map_err(|problems| Failure::error(problems.to_string()))?;
-    let server = Server::start(&config).map_err(|error| Failure::error(format!("cannot start: {error}")))?;
+    let source = crate::config::read_source(file).map_err(|problems| Failure::error(problems.to_string()))?;
+    let server = Server::start_from(AppliedFile::new(Some(file), source, Time(0)))
+        .map_err(|error| Failure::error(format!("cannot start: {error}")))?;
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
@@ -53,7 +58,8 @@ async fn until_asked(server: &Server) -> io::Result<&'static str> {
             _ = quit.recv() => return Ok("SIGQUIT"),
             _ = interrupt.recv() => return Ok("SIGINT"),
             _ = user1.recv() => { server.reopen_logs(); log::info!("SIGUSR1: log files reopened"); }
-            _ = hangup.recv() => log::error!("SIGHUP: this version cannot reload; stage and promote releases by command, or restart"),
+            // On a thread of its own, since it reads files: whoever wants to stop meanwhile is heard.
+            _ = hangup.recv() => { let reloader = Arc::clone(server.reloader()); drop(spawn_blocking(move || reloader.reload_and_log("SIGHUP"))); }
             _ = user2.recv() => log::error!("SIGUSR2: this version cannot upgrade itself; restart it"),
         }
     }

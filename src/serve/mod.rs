@@ -12,6 +12,7 @@ pub mod operator;
 mod outbound;
 mod present;
 pub mod probe;
+pub mod reload;
 pub mod secrets;
 mod server;
 pub mod transport;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::admin::{self, Access, Admin, AdminListener, Token};
 use super::control::Control;
 use super::exchange::explain;
+use super::reload::Reloader;
 use crate::api::ExplainReport;
 use crate::config::{AdminAddress, Config, export};
 use crate::model::reason::Reason;
@@ -48,7 +49,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError`], naming the file or address.
-    pub fn start(config: &Config, control: Arc<Control>, ready: Arc<AtomicBool>) -> Result<Operator, OperatorError> {
+    pub fn start(config: &Config, reloader: Arc<Reloader>, ready: Arc<AtomicBool>) -> Result<Operator, OperatorError> {
         let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
@@ -56,16 +57,18 @@ impl Operator {
         let listener = threads.block_on(AdminListener::bind(&config.admin.address))?;
         let address = listener.local_addr();
         let (stop, stopped) = watch::channel(false);
+        let control = Arc::clone(reloader.control());
         let explained = Arc::clone(&control);
-        let exported = (Arc::clone(&control), config.clone());
+        let exported = Arc::clone(&control);
         let admin = Admin {
             control,
+            reloader,
             ready,
             explain: Box::new(move |app, target, headers| match explained.view().app(app) {
                 Some(app) => report(app, target, headers, &explained),
                 None => ExplainReport::default(),
             }),
-            export: Box::new(move || export(&super::present::present(&exported.1, &exported.0.view()))),
+            export: Box::new(move || export(&super::present::present(&exported.reloads.applied().config, &exported.view()))),
             stop: stopped,
         };
         threads.spawn(async move {

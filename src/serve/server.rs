@@ -22,11 +22,12 @@ use super::control::{Control, DrainOrder};
 use super::exchange::{Gateway, TrustedProxies};
 use super::operator::{Operator, OperatorError};
 use super::probe::Prober;
+use super::reload::{AppliedFile, Reloader, load_apps, watch};
 use super::secrets::{self, SecretError};
 use super::transport::{self, BoundListener, ListenError, ListenerSpec, Stop, StopTimes, Stopped, TlsSpec, TransportOptions};
 use super::webhook;
 use crate::config::Config;
-use crate::model::change::{Change, NewApp};
+use crate::model::change::Change;
 use crate::model::event::Owner;
 
 /// Turn of the controller: a session's end shows within this time, and a drain's verdict within two of them.
@@ -68,7 +69,7 @@ pub struct Server {
     under_way: Arc<AtomicUsize>,
     addresses: Vec<SocketAddr>,
     operator: Operator,
-    grace_period: Duration,
+    reloader: Arc<Reloader>,
     /// Dropped last: its threads carry all of the above.
     workers: Runtime,
 }
@@ -79,6 +80,15 @@ impl Server {
     /// # Errors
     /// [`StartError`], naming what cannot be had; then nothing is left running.
     pub fn start(config: &Config) -> Result<Server, StartError> {
+        Server::start_from(AppliedFile { config: config.clone(), ..AppliedFile::default() })
+    }
+
+    /// As [`Server::start`], from a file that can be reloaded.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_from(file: AppliedFile) -> Result<Server, StartError> {
+        let config = &file.config;
         secrets::make_directory(&config.state.directory)?;
         let access_log = config.server.access_log.as_ref().map(AccessLog::open).transpose()?;
         let listeners = bind(config)?;
@@ -87,7 +97,7 @@ impl Server {
         let workers = workers.map_err(StartError::Runtime)?;
         let clock = Clock::start();
         let control = Arc::new(Control::new(clock));
-        let load = Change::Load(load_apps(config)?);
+        let load = Change::Load(load_apps(&config.state.directory, &config.apps)?);
         if let Err(refused) = control.apply(&load, Owner::Config, DrainOrder::default()) {
             // Checked configurations load; a refusal here is a bug, and starting with no app would hide it.
             return Err(StartError::Runtime(io::Error::other(refused.what)));
@@ -95,16 +105,19 @@ impl Server {
         if !control.drains().is_empty() {
             log::warn!("nothing is remembered of an earlier run: releases that are not current drain, since their users may come back");
         }
+        control.reloads.set_applied(AppliedFile { at: control.now(), ..file.clone() });
+        let trusted = TrustedProxies::new(config.trusted_proxies.clone());
+        let directory = config.state.directory.clone();
+        let reloader = Arc::new(Reloader::new(Arc::clone(&control), directory, trusted.clone(), access_log.clone()));
         let stop = Stop::new();
         let ready = Arc::new(AtomicBool::new(false));
-        let operator = Operator::start(config, Arc::clone(&control), Arc::clone(&ready))?;
+        let operator = Operator::start(config, Arc::clone(&reloader), Arc::clone(&ready))?;
         let prober = {
             let _within = workers.enter();
             Prober::start(Arc::clone(&control))
         };
         workers.block_on(prober.first_round());
         let connectors = prober.connectors();
-        let trusted = TrustedProxies(config.trusted_proxies.clone());
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
         let under_way = Arc::clone(&gateway.under_way);
         // Pingora keeps its own timers in a tree until they are due, cancelled or not: with a timeout of a minute on every request
@@ -119,13 +132,13 @@ impl Server {
         let proxy = Arc::new(http_proxy(&Arc::new(conf), gateway));
         let options = TransportOptions { header_timeout: config.server.header_timeout, ..TransportOptions::default() };
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
-        opened.map_err(StartError::Runtime)?;
+        control.reloads.set_listeners(opened.map_err(StartError::Runtime)?);
+        watch::start(Arc::clone(&reloader));
         // Not on a worker: a turn that ends ten thousand sessions must not hold up the users of that worker.
         operator.spawn(turns(Arc::clone(&control)));
         operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone(), connectors));
         ready.store(true, Ordering::Release);
-        let grace_period = config.server.grace_period;
-        Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, grace_period, workers })
+        Ok(Server { control, stop, ready, access_log, under_way, addresses, operator, reloader, workers })
     }
 
     /// Where clients connect, in the order of the configuration; port 0 is replaced by the real one.
@@ -143,6 +156,11 @@ impl Server {
         &self.control
     }
 
+    /// Applies the configuration file.
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
     /// Reopens log files, after they were moved away.
     pub fn reopen_logs(&self) {
         if let Some(log) = &self.access_log {
@@ -155,7 +173,7 @@ impl Server {
         self.ready.store(false, Ordering::Release);
         let under_way = Arc::clone(&self.under_way);
         let exchanges = move || under_way.load(Ordering::Acquire);
-        let times = StopTimes { grace_period: self.grace_period, ..StopTimes::default() };
+        let times = StopTimes { grace_period: self.control.reloads.applied().config.server.grace_period, ..StopTimes::default() };
         let stopped = self.workers.block_on(self.stop.run(times, exchanges));
         self.operator.stop();
         self.workers.shutdown_background();
@@ -188,14 +206,4 @@ fn bind(config: &Config) -> Result<Vec<BoundListener>, ListenError> {
         }),
     };
     config.listeners.iter().map(|listener| BoundListener::bind(&spec(listener))).collect()
-}
-
-fn load_apps(config: &Config) -> Result<Vec<NewApp>, SecretError> {
-    let load = |spec: &crate::model::settings::AppSpec| {
-        let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
-        // Made now, so that whoever is to check signatures finds it.
-        secrets::make_webhook_key(&config.state.directory, &spec.name, &spec.settings.drain)?;
-        Ok(NewApp { spec: spec.clone(), keyring, hash })
-    };
-    config.apps.iter().map(load).collect()
 }

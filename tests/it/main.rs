@@ -30,6 +30,7 @@ mod manual;
 mod origin;
 mod path_mapping;
 mod process;
+mod reload;
 mod replay;
 mod rolling_restart;
 mod scenarios;

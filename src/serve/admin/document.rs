@@ -14,6 +14,7 @@ use crate::model::time::Time;
 use crate::model::view::{App, Release, View};
 use crate::serve::control::Control;
 use crate::serve::date::rfc3339;
+use crate::serve::reload::differs;
 
 /// Longest list of sessions in one answer: a million lines help nobody.
 const LIST_MAX: usize = 10_000;
@@ -28,6 +29,7 @@ pub(super) fn status(control: &Control) -> api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         apps: view.apps.iter().map(|a| (a.name.to_string(), app(a))).collect(),
         drains: drains.iter().map(|d| drain(control, d, &view, now)).collect(),
+        differs: differs(&control.reloads.applied(), &view),
     }
 }
 

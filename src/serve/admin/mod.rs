@@ -6,7 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`access`](Access) | token and `Host` check |
-//! | `order` | handlers that change something |
+//! | `order`, `reload` | handlers that change something |
 //! | `tell` | handlers that do not |
 //! | `document` | from the snapshot to the shapes of [`crate::api`] |
 //! | [`metrics`] | every metric once |
@@ -17,6 +17,7 @@ mod fault;
 mod listen;
 pub mod metrics;
 mod order;
+mod reload;
 mod tell;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -39,6 +40,7 @@ use self::fault::Fault;
 use crate::api;
 use crate::model::view::App;
 use crate::serve::control::Control;
+use crate::serve::reload::Reloader;
 
 pub use crate::serve::date::rfc3339;
 pub use access::{Access, Token};
@@ -60,6 +62,8 @@ pub type Export = dyn Fn() -> String + Send + Sync;
 pub struct Admin {
     /// The one door to the snapshot.
     pub control: Arc<Control>,
+    /// Applies the configuration file.
+    pub reloader: Arc<Reloader>,
     /// Whether `/readyz` says so: false while starting and stopping.
     pub ready: Arc<AtomicBool>,
     /// The request path's own view of a request.
@@ -113,7 +117,7 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
         .route("/explain", post(order::explain))
         .route("/export", get(tell::export))
         .route("/events", get(tell::events))
-        .route("/reload", post(order::reload))
+        .route("/reload", post(reload::reload))
         .route("/upgrade", post(order::upgrade));
     Router::new()
         .route("/", get(tell::page))
