@@ -11,7 +11,7 @@ use crate::serve::access_log::{AccessLog, Redirection};
 use crate::serve::transport::{ListenerHandle, PreparedCertificates, TlsSpec};
 
 /// What is ready to be published.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Preparation {
     pub(super) certificates: Vec<PreparedCertificates>,
     pub(super) redirection: Option<Redirection>,
@@ -108,7 +108,7 @@ mod tests {
         let old = crate::config::parse(PLAIN, "x").expect("a good file");
         let mut new = old.clone();
         edit(&mut new);
-        let prepared = prepare(&old, &new, &[], None).ok().expect("nothing is opened");
+        let prepared = prepare(&old, &new, &[], None).expect("nothing is opened");
         let told = prepared.refusals.iter().map(|r| r.what.clone()).chain(prepared.lines.iter().map(|l| format!("+ {} {}", l.at, l.what)));
         assert_eq!(told.collect::<Vec<_>>(), expected);
     }

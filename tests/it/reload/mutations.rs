@@ -9,6 +9,9 @@ use crate::client::Call;
 use crate::shop::{Shop, backend};
 use crate::tidegate::Tidegate;
 
+/// What a finger hits.
+const SLIPS: &[u8] = b"abcxyz0123456789:{}[],-_ \n\"#";
+
 struct Dice(u64);
 
 impl Dice {
@@ -28,7 +31,7 @@ fn mutated(text: &str, dice: &mut Dice) -> String {
         0 | 1 => {
             let mut bytes = text.as_bytes().to_vec();
             let place = dice.below(bytes.len());
-            bytes[place] = b"abcxyz0123456789:{}[],-_ \n\"#"[dice.below(29)];
+            bytes[place] = SLIPS[dice.below(SLIPS.len())];
             return String::from_utf8_lossy(&bytes).into_owned();
         }
         2 => drop(lines.remove(at)),
