@@ -1,16 +1,20 @@
 //! Reloads under load: keep-alive, one connection per request, HTTP/2; each request's fate is known.
 
+use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use super::{applied, reload};
 use crate::client::{Browser, Call, HOST};
 use crate::http2::{self, Stream};
 use crate::origin::Origin;
-use crate::process::delay;
+use crate::process::{Process, Scratch, delay, free_port, require_file, wait_for};
 use crate::shop::{Shop, backend};
-use crate::tidegate::Tidegate;
+use crate::tidegate::{SOON, Tidegate};
 
 /// People at work until they are told to stop.
 pub struct Load {
@@ -91,11 +95,11 @@ fn next_page(user: &mut Browser, expected: u64) -> Result<(), String> {
     }
 }
 
-/// Plays `edits` while four keep-alive users, two that close and one with HTTP/2 work; the number of requests.
-pub fn under_load(tidegate: &Tidegate, least: u64, edits: impl FnOnce(&Load)) -> u64 {
+/// Plays `edits` while four keep-alive users, two that close and one with HTTP/2 work before that port.
+fn played(port: u16, least: u64, edits: impl FnOnce(&Load)) -> Load {
     let load = Load::new();
     std::thread::scope(|scope| {
-        let (load, port) = (&load, tidegate.port());
+        let load = &load;
         for _ in 0..4 {
             scope.spawn(move || load.keep_alive(port));
         }
@@ -115,6 +119,12 @@ pub fn under_load(tidegate: &Tidegate, least: u64, edits: impl FnOnce(&Load)) ->
             std::panic::resume_unwind(panic);
         }
     });
+    load
+}
+
+/// Before tidegate no request may fail; the number of requests.
+pub fn under_load(tidegate: &Tidegate, least: u64, edits: impl FnOnce(&Load)) -> u64 {
+    let load = played(tidegate.port(), least, edits);
     assert_eq!(load.failures(), Vec::<String>::new(), "of {} requests", load.requests());
     assert!(load.requests() >= least, "{} requests of {least}", load.requests());
     load.requests()
@@ -154,4 +164,43 @@ fn no_request_fails_over_many_reloads_under_load() {
         println!("{each} reloads at {rate}: 0 of {requests} requests failed");
     }
     assert_eq!(tidegate.metrics().sum("tidegate_session_loss_total", &[]), 0.0);
+}
+
+/// HAProxy before the same people: its master reloads by SIGUSR2. Printed, not judged.
+#[test]
+fn haproxy_beside_it_reloads_under_the_same_load() {
+    require_file("/usr/sbin/haproxy", "haproxy");
+    let (a1, a2) = (backend("v1", "a1"), backend("v1", "a2"));
+    let (port, scratch) = (free_port(), Scratch::new("haproxy-reload"));
+    let config = |nth: u32| {
+        format!(
+            "global\n stats socket {}/admin level admin expose-fd listeners\n\
+             defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+             listen it\n bind 127.0.0.1:{port}\n balance roundrobin\n cookie SRV insert indirect nocache\n\
+             server a1 {} cookie a1 weight {}\n server a2 {} cookie a2\n",
+            scratch.path().display(),
+            a1.address(),
+            1 + nth % 5,
+            a2.address()
+        )
+    };
+    let file = scratch.write("haproxy.cfg", &config(0));
+    let mut command = Command::new("/usr/sbin/haproxy");
+    command.arg("-W").arg("-db").arg("-f").arg(file);
+    let process = Process::start("haproxy", command, &scratch.path().join("haproxy.log"));
+    wait_for("HAProxy accepts", SOON, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let (each, least) = if is_long() { (100, 10_000) } else { (5, 500) };
+    for (rate, pause) in [("2/s", 500), ("10/s", 100)] {
+        let load = played(port, least, |_| {
+            for nth in 1..=each {
+                scratch.write("haproxy.cfg", &config(nth));
+                process.signal(Signal::USR2);
+                delay(Duration::from_millis(pause));
+            }
+        });
+        println!("HAProxy 2.6, {each} reloads at {rate}: {} of {} requests failed", load.failures().len(), load.requests());
+        for failure in load.failures().iter().take(3) {
+            println!("  such as: {failure}");
+        }
+    }
 }
