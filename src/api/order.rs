@@ -116,6 +116,18 @@ pub struct Stop {
     pub force: bool,
 }
 
+/// `POST /api/v1/reload`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Also where live sessions would be lost.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// `POST /api/v1/drains`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

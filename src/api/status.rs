@@ -16,6 +16,9 @@ pub struct Status {
     pub apps: Named<AppStatus>,
     /// All that are remembered, oldest first.
     pub drains: Vec<DrainStatus>,
+    /// Where the file and the running process differ, a sentence each.
+    #[serde(default)]
+    pub differs: Vec<String>,
 }
 
 /// An app.
@@ -253,4 +256,47 @@ pub struct Error {
     pub error: String,
     /// What to do about it.
     pub remedy: String,
+    /// Everything that is wrong, where it is more than one thing or has a place in the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong with a configuration, or with applying it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The file; null for what is wrong only at this moment.
+    pub file: Option<String>,
+    /// In the file.
+    pub line: Option<usize>,
+    /// Path in the YAML.
+    pub at: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// `POST /api/v1/reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// `applied`, `unchanged`; of a dry run `would_apply` or `would_refuse` too.
+    pub result: String,
+    /// What changes.
+    pub changes: Vec<ReloadChange>,
+    /// Of a dry run: why it would be refused.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+    /// What drains because of it.
+    pub drains: Vec<String>,
+}
+
+/// One thing that a reload changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadChange {
+    /// As in a TARGET, an app, or a part of the process.
+    pub at: String,
+    /// For people.
+    pub what: String,
+    /// Live sessions that it touches; most of them feel nothing.
+    pub live: u64,
 }

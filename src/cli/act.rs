@@ -90,15 +90,20 @@ impl Operator {
             Command::Export => self.export().await,
             Command::Events { follow } => self.events(follow).await,
             Command::Reload { dry_run, force } => {
-                let order = json!({ "dry_run": dry_run, "force": force });
+                let order = api::Reload { dry_run, force };
                 let plan = if dry_run { Plan::Other } else { Plan::Reload { force } };
-                self.planned(plan, "/api/v1/reload", &order, |done: &Value| done.to_string()).await
+                let post = async |client: &Client| client.post::<api::Reloaded>("/api/v1/reload", &order).await;
+                let answers = self.everywhere_by(plan, post).await?;
+                let told = self.tell(&answers, screen::reloaded)?;
+                Ok(if answers.iter().any(|(_, answer)| answer.result == "would_refuse") { 1 } else { told })
             }
             Command::Upgrade => {
                 let words = |done: &api::Upgraded| format!("process {} serves; the one before finishes what it has", done.pid);
                 self.change("/api/v1/upgrade", &json!({}), words).await
             }
-            Command::Run(_) | Command::Check(_) | Command::Demo { .. } => Err(Failure::usage("this command talks to no running process")),
+            Command::Run { .. } | Command::Check(_) | Command::Demo { .. } => {
+                Err(Failure::usage("this command talks to no running process"))
+            }
         }
     }
 

@@ -66,8 +66,15 @@ impl Then {
 /// A subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the proxy in the foreground (TERM and QUIT let exchanges finish)
-    Run(ConfigFile),
+    /// Run the proxy in the foreground (HUP reloads, USR1 reopens logs, USR2 upgrades; TERM and QUIT let exchanges finish)
+    Run {
+        /// The configuration
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Apply the file also where an edit since the last run loses remembered sessions
+        #[arg(long)]
+        force: bool,
+    },
     /// Check a configuration file and report every problem with its line and remedy
     Check(ConfigFile),
     /// Show it: a stateful app in two releases, simulated users and a deploy, live in this terminal
@@ -233,7 +240,7 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// Apply the changed configuration file (not in this version)
+    /// Apply the changed configuration file; what would lose sessions is refused, in figures
     Reload {
         /// Only say what would change
         #[arg(long)]

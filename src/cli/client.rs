@@ -251,6 +251,10 @@ fn plain(error: &io::Error) -> String {
 fn refusal(url: &str, status: StatusCode, text: &str) -> Failure {
     let gone = status == StatusCode::NOT_FOUND;
     match serde_json::from_str::<api::Error>(text) {
+        Ok(refused) if !refused.problems.is_empty() => {
+            let lines: Vec<String> = refused.problems.iter().map(super::screen::problem).collect();
+            Failure::error(format!("{}:\n{}", refused.error, lines.join("\n")))
+        }
         Ok(refused) => Failure { not_found: gone, ..Failure::error(format!("{}; {}", refused.error, refused.remedy)) },
         Err(_) => Failure::error(format!("{url} does not answer like a tidegate (status {status}); use --admin URL")),
     }

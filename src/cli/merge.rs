@@ -34,7 +34,10 @@ pub fn statuses(all: &[From<Status>]) -> (Status, Vec<String>) {
     if !stopping.is_empty() && stopping.len() < all.len() {
         differences.push(format!("stopping: {}", stopping.join(", ")));
     }
-    (Status { version, stopping: !stopping.is_empty(), apps, drains }, differences)
+    let mut differs: Vec<String> = all.iter().flat_map(|(_, status)| status.differs.clone()).collect();
+    differs.sort();
+    differs.dedup();
+    (Status { version, stopping: !stopping.is_empty(), differs, apps, drains }, differences)
 }
 
 fn app(differences: &mut Vec<String>, name: &str, all: &[From<&AppStatus>]) -> AppStatus {

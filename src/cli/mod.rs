@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Run(file) => process::run(&file.config),
+        Command::Run { file, force } => process::run(&file.config, force),
         Command::Check(file) => process::check(&file.config, cli.ask.json),
         Command::Demo { keep } => return crate::demo::run(keep),
         command => {

@@ -2,38 +2,46 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 use super::Failure;
+use crate::model::time::Time;
+use crate::serve::reload::AppliedFile;
 use crate::serve::transport::Stopped;
 use crate::serve::upgrade::{Program, Succession};
 use crate::serve::{Origin, Server};
 
+/// Another process serves.
+const REPLACED: &str = "replaced";
+
 /// Runs the proxy in the foreground until it is told to stop.
-pub fn run(file: &Path) -> Result<u8, Failure> {
+pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
     // Pingora's own lines repeat what we log with the backend's name; RUST_LOG overrides.
     let filter = env_logger::Env::default().default_filter_or("info,pingora_core=error,pingora_proxy=error");
     env_logger::Builder::from_env(filter).format_target(false).init();
     let before = Succession::from_environment();
     let mut succession = before.map_err(|error| Failure::error(format!("cannot take over from the process before: {error}")))?;
-    let config = crate::config::load(file).map_err(|problems| {
+    let source = crate::config::read_source(file).map_err(|problems| {
         if let Some(before) = &mut succession {
             before.refuse(&problems.to_string());
         }
         Failure::error(problems.to_string())
     })?;
     let program = Program::current().map_err(|error| log::warn!("no upgrade in place: {error}")).ok();
-    let server =
-        Server::start(&config, Origin { succession, program }).map_err(|error| Failure::error(format!("cannot start: {error}")))?;
+    let origin = Origin { succession, program, force };
+    let server = Server::start_from(AppliedFile::new(Some(file), source, Time(0)), origin)
+        .map_err(|error| Failure::error(format!("cannot start: {error}")))?;
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let signals = signals.map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
     let asked = signals.block_on(until_asked(&server)).map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
-    let lame_duck = config.server.lame_duck;
-    if lame_duck.is_zero() {
+    let lame_duck = server.control().reloads.applied().config.server.lame_duck;
+    if asked == REPLACED || lame_duck.is_zero() {
         log::info!("{asked}: no new connections; exchanges under way may finish");
     } else {
         log::info!("{asked}: not ready any more; accepting for another {lame_duck:?}, then exchanges under way may finish");
@@ -68,9 +76,10 @@ async fn until_asked(server: &Server) -> io::Result<&'static str> {
             _ = quit.recv() => return Ok("SIGQUIT"),
             _ = interrupt.recv() => return Ok("SIGINT"),
             _ = user1.recv() => { server.reopen_logs(); log::info!("SIGUSR1: log files reopened"); }
-            _ = hangup.recv() => log::error!("SIGHUP: this version cannot reload; stage and promote releases by command, or restart"),
-            _ = user2.recv() => drop(std::thread::spawn(server.upgrade())),
-            () = server.replaced() => return Ok("replaced"),
+            // On a thread of its own, since it reads files: whoever wants to stop meanwhile is heard.
+            _ = hangup.recv() => { let reloader = Arc::clone(server.reloader()); drop(spawn_blocking(move || reloader.reload_and_log("SIGHUP"))); }
+            _ = user2.recv() => drop(spawn_blocking(server.upgrade())),
+            () = server.replaced() => return Ok(REPLACED),
         }
     }
 }

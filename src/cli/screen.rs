@@ -21,11 +21,55 @@ pub fn status(status: &api::Status, only: Option<&str>) -> String {
     if only.is_none() && status.apps.0.is_empty() {
         text.push_str("no app is configured\n\n");
     }
+    let differs: Vec<&String> = status.differs.iter().filter(|line| only.is_none_or(|only| of_app(line, only))).collect();
+    if !differs.is_empty() {
+        text.push_str("differs from the file:\n");
+        for line in differs {
+            text.push_str(&format!("  {line}\n"));
+        }
+        text.push('\n');
+    }
     let drains = drains(&status.drains, only);
     if drains.is_empty() {
         text.push_str("no drains\n");
     }
     text + &drains
+}
+
+/// A line such as `shop/v41: …` or `shop: …`.
+fn of_app(line: &str, app: &str) -> bool {
+    line.strip_prefix(app).is_some_and(|rest| rest.starts_with(['/', ':']))
+}
+
+/// What a reload did or would do.
+pub fn reloaded(done: &api::Reloaded) -> String {
+    let mut lines: Vec<String> = done
+        .changes
+        .iter()
+        .map(|change| {
+            let live = if change.live > 0 { format!(" ({} live sessions there)", change.live) } else { String::new() };
+            format!("{}: {}{live}", change.at, change.what)
+        })
+        .collect();
+    lines.extend(done.problems.iter().map(|wrong| format!("refused: {}", problem(wrong))));
+    lines.push(match done.result.as_str() {
+        "unchanged" => "the file says what is applied already".to_owned(),
+        "would_apply" => "this would be applied; nothing was changed".to_owned(),
+        "would_refuse" => "this would be refused; nothing was changed".to_owned(),
+        _ if done.drains.is_empty() => "applied".to_owned(),
+        _ => format!("applied; drains: {}", done.drains.join(", ")),
+    });
+    lines.join("\n")
+}
+
+/// As `tidegate check` writes it.
+pub fn problem(problem: &api::Problem) -> String {
+    let place = match (&problem.file, problem.line) {
+        (Some(file), Some(line)) => format!("{file}:{line}: "),
+        _ => String::new(),
+    };
+    let at = if problem.at.is_empty() { String::new() } else { format!("{}: ", problem.at) };
+    format!("{place}{at}{}; {}", problem.what, problem.remedy)
 }
 
 fn app_table(app: &api::AppStatus) -> String {

@@ -112,7 +112,7 @@ async fn commands_do_what_they_say_or_name_the_remedy() {
         ("explain shop --cookie A=b --path /x", Ok(0)),
         ("export", Ok(0)),
         ("events", Ok(0)),
-        ("reload", Err("restart")),
+        ("reload", Err("without a file")),
         ("upgrade", Err("this process serves on")),
         ("wait d99", Err("does not exist")),
         ("promote a/b ..", Err("app 'a/b' does not exist")),

@@ -42,6 +42,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.grace_period", Default("30s"), "SIGTERM: longest wait for exchanges under way; ends at once when none is left."),
     key("server.lame_duck", Default("0s"), "SIGTERM: how long /readyz says 503 while clients are still accepted, so that whoever sends them sends them elsewhere."),
     key("server.header_timeout", Default("10s"), "Longest time a client may take to send the header of a request."),
+    key("server.watch", Default("false"), "true: the file is applied whenever it changes; what would lose sessions is refused."),
     key("server.access_log", Section, "One line per exchange; null: none."),
     key("server.access_log.path", Default("stdout"), "stdout, stderr or a file, which USR1 reopens."),
     key("server.access_log.format", Default("json"), "json | combined (as Apache and nginx write it)."),
@@ -148,7 +149,7 @@ pub(super) const KEYS: &[Key] = &[
     key("apps.*.not_mine.header", Default("null"), "The name of a response header."),
     key("apps.*.not_mine.location", Default("null"), "Beginning of a Location."),
 
-    key("apps.*.current", Example("v1"), "The release that takes new sessions, or by_health; may be left out while there is only one. Read at start; `tidegate promote` changes it while running."),
+    key("apps.*.current", Example("v1"), "The release that takes new sessions, or by_health; may be left out while there is only one. Editing it is a promotion; so is `tidegate promote`."),
     key("apps.*.releases", Names("v1"), "By name: letters, digits, `.`, `_` and `-`, at most 64; at least one."),
     key("apps.*.releases.*.path", Default("null"), "The backend's own path when it differs from the public one, such as /shop-v1."),
     key("apps.*.releases.*.backends", Names("a1"), "By name; `a1: 127.0.0.1:8081` is short for an address alone; at least one."),

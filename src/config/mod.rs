@@ -75,6 +75,8 @@ pub struct Server {
     pub header_timeout: Duration,
     /// One line per exchange.
     pub access_log: Option<AccessLog>,
+    /// Whether the file is applied whenever it changes.
+    pub watch: bool,
 }
 
 impl Default for Server {
@@ -86,6 +88,7 @@ impl Default for Server {
             // Enough for a phone in a tunnel; an attacker who trickles headers keeps a connection no longer than this.
             header_timeout: Duration::from_secs(10),
             access_log: Some(AccessLog::default()),
+            watch: false,
         }
     }
 }
@@ -197,11 +200,28 @@ impl Default for State {
     }
 }
 
+/// A file that was read and checked.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Its content, as it was at that moment.
+    pub text: String,
+    /// What it says.
+    pub config: Config,
+}
+
 /// Reads and checks a file, and whether the certificates and keys it names can be read. Relative paths are the process's own.
 ///
 /// # Errors
 /// Every problem of the file, or that it cannot be read.
 pub fn load(path: &Path) -> Result<Config, Problems> {
+    read_source(path).map(|source| source.config)
+}
+
+/// As [`load`], with the text.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_source(path: &Path) -> Result<Source, Problems> {
     let name = path.display().to_string();
     let bytes = bounded(path).map_err(|error| {
         let what = format!("the file cannot be read: {error}");
@@ -215,7 +235,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
         let line = 1 + good.iter().filter(|b| **b == b'\n').count();
         Problems::one(&name, line, Wrong::new("a byte in this line is not UTF-8", "save the file as UTF-8"))
     })?;
-    parse_with(&text, &name, &length_of)
+    parse_with(&text, &name, &length_of).map(|config| Source { text, config })
 }
 
 /// Checks `text` without touching a disk; `file_name` is only for the problems.

@@ -34,6 +34,7 @@ fn server(s: &mut Section) -> Server {
         grace_period: s.or("grace_period", d.grace_period, |f| f.duration(Duration::ZERO..=hours(24))),
         lame_duck: s.or("lame_duck", d.lame_duck, |f| f.duration(Duration::ZERO..=hours(1))),
         header_timeout: s.or("header_timeout", d.header_timeout, |f| f.duration(Duration::from_millis(100)..=hours(1))),
+        watch: s.or("watch", d.watch, Field::flag),
         access_log: s.optional("access_log", d.access_log, |f| f.section(access_log)),
     }
 }

@@ -45,7 +45,7 @@ use self::story::{Keep, Story, Stuck};
 use self::terminal::Watch;
 use self::users::Crowd;
 use crate::serve::control::Control;
-use crate::serve::{Origin, Server, StartError};
+use crate::serve::{Server, StartError};
 
 /// Plays the demo; with `keep` it goes on until Ctrl-C. Success means: drained, and nobody was disturbed.
 pub fn run(keep: bool) -> ExitCode {
@@ -96,7 +96,7 @@ fn play(pace: Pace, keep: Keep, watch: impl FnOnce() -> Box<dyn Watch>) -> Resul
     let old = runtime.block_on(story::start(OLD, OLD_BACKENDS, pace.idle_timeout))?;
     let addresses: Vec<_> = old.iter().map(app::RunningApp::address).collect();
     // Outside of the runtime: the proxy brings its own, and one cannot be started within another.
-    let server = Server::start(&config(&pace, release(OLD, &OLD_BACKENDS, &addresses), directory.path()), Origin::default())?;
+    let server = Server::start(&config(&pace, release(OLD, &OLD_BACKENDS, &addresses), directory.path()))?;
     let performance = Performance { setting: setting(&server, &pace, keep), pace: Arc::new(pace), keep, watch: watch() };
     let played = match server.addresses().first() {
         Some(&address) => runtime.block_on(performance.perform(Arc::clone(server.control()), address, old, interruption)),

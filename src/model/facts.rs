@@ -146,8 +146,8 @@ fn by_cookie(app: &App, pin: &VerifiedPin, chosen: Option<Candidate<'_>>) -> Pin
         // Bound to a session that this request does not carry: once a session exists, such a pin is none.
         (Some(_), _) => return PinClaim::None,
     };
-    let session = chosen.and_then(|c| c.session).filter(|found| matches!(found.standing, Standing::Live { .. }));
-    match app.pinned_slot(pin.release(), pin.backend(), pin.issued, session.map(|found| found.slot)) {
+    let known_at = chosen.and_then(|c| c.session).map(|found| found.slot);
+    match app.pinned_slot(pin.release(), pin.backend(), pin.issued, known_at) {
         Some(slot) => PinClaim::Backend { slot, issued: Some(pin.issued), seen: Some(pin.seen), bound },
         None => PinClaim::Fault(PinResult::Unknown),
     }

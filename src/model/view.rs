@@ -102,12 +102,12 @@ impl App {
     }
 
     /// The slot that a pin means which was issued then: a name whose address was changed since means the backend that had it. Where
-    /// the session lives at a backend that once had the name, it is meant: an answer under way at the change, or another proxy that
+    /// the ledger knows the id at a backend that once had the name, that one is meant: an answer under way at the change, or another proxy that
     /// had not read the file yet, wrote the name later than that.
-    pub fn pinned_slot(&self, release: &str, backend: &str, issued: Time, lives_at: Option<u32>) -> Option<u32> {
+    pub fn pinned_slot(&self, release: &str, backend: &str, issued: Time, known_at: Option<u32>) -> Option<u32> {
         let same_name = |former: &&FormerName| *former.release == *release && *former.name == *backend;
         let named = || self.former.iter().filter(same_name).filter(|former| self.backend(former.slot).is_some());
-        if let Some(home) = named().find(|former| Some(former.slot) == lives_at) {
+        if let Some(home) = named().find(|former| Some(former.slot) == known_at) {
             return Some(home.slot);
         }
         let former = named().filter(|former| issued.as_secs() <= former.until.as_secs()).min_by_key(|former| former.until);

@@ -6,6 +6,7 @@
 mod evictions;
 mod lives;
 mod memory;
+mod reload;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ pub use self::memory::DrainBook;
 use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
+use super::reload::Reloads;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
@@ -51,6 +53,8 @@ pub struct Control {
     pub tunnels: OpenTunnels,
     /// Reports of verdicts, by what became of them.
     pub reports: ReportTally,
+    /// The file that was applied last, and what became of reloads.
+    pub reloads: Reloads,
 }
 
 #[derive(Default)]
@@ -94,6 +98,7 @@ impl Control {
             news,
             tunnels: OpenTunnels::default(),
             reports: ReportTally::default(),
+            reloads: Reloads::default(),
         }
     }
 
@@ -151,6 +156,20 @@ impl Control {
     fn apply_locked(&self, inner: &mut Inner, change: &Change, owner: Owner, order: DrainOrder) -> Result<Vec<u64>, Refused> {
         let (now, before) = (self.now(), self.view());
         let applied = apply(&before, change, owner, now)?;
+        Ok(self.publish(inner, &before, &applied, change, owner, order, now))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a change is, and the moment at which it was computed under the lock")]
+    fn publish(
+        &self,
+        inner: &mut Inner,
+        before: &View,
+        applied: &Applied,
+        change: &Change,
+        owner: Owner,
+        order: DrainOrder,
+        now: Time,
+    ) -> Vec<u64> {
         applied.commit(|view| self.view.store(Arc::new(view)));
         for event in &applied.events {
             self.record(inner, event.clone());
@@ -158,10 +177,10 @@ impl Control {
         for (app, slots) in &applied.evict {
             app.ledger.evict(slots, None, usize::MAX, now);
         }
-        self.supersede(inner, &applied.superseded, &before, owner, now);
-        let drains = self.follow_drains(inner, &applied, change, owner, order, now);
-        self.generation.fetch_add(1, Ordering::Release);
-        Ok(drains)
+        self.supersede(inner, &applied.superseded, before, owner, now);
+        let drains = self.follow_drains(inner, applied, change, owner, order, now);
+        self.changed();
+        drains
     }
 
     /// Ends the drains of these targets; `before` is the view in which those that were removed still are.
@@ -371,6 +390,7 @@ impl Control {
         }
         if step == Step::Drained {
             inner.finished(DrainState::Drained);
+            self.retire(inner, &drain.target);
         }
         let what = match step {
             Step::Same => return,

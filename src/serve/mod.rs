@@ -14,6 +14,7 @@ mod outbound;
 mod past;
 mod present;
 pub mod probe;
+pub mod reload;
 pub mod remembered;
 pub mod secrets;
 mod server;

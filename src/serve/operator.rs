@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::admin::{self, Access, Admin, AdminListener, Token, Upgrade};
 use super::control::Control;
 use super::exchange::explain;
+use super::reload::Reloader;
 use crate::api::ExplainReport;
 use crate::config::{AdminAddress, Config, export};
 use crate::model::reason::Reason;
@@ -48,8 +49,8 @@ pub struct Operator {
 
 /// What is served there, and how it begins.
 pub struct Parts {
-    /// The one door for changes.
-    pub control: Arc<Control>,
+    /// The file, and through it the one door for changes.
+    pub reloader: Arc<Reloader>,
     /// Whether clients are accepted.
     pub ready: Arc<AtomicBool>,
     /// Of a process before, at the same address.
@@ -96,7 +97,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError`], naming the file or address.
     pub fn start(config: &Config, parts: Parts) -> Result<Operator, OperatorError> {
-        let Parts { control, ready, inherited, paused, upgrade } = parts;
+        let Parts { reloader, ready, inherited, paused, upgrade } = parts;
         let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
@@ -115,17 +116,19 @@ impl Operator {
         let address = listener.local_addr();
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
+        let control = Arc::clone(reloader.control());
         let explained = Arc::clone(&control);
-        let exported = (Arc::clone(&control), config.clone());
+        let exported = Arc::clone(&control);
         let admin = Admin {
             control,
+            reloader,
             ready,
             stopping: Arc::clone(&stopping),
             explain: Box::new(move |app, target, headers| match explained.view().app(app) {
                 Some(app) => report(app, target, headers, &explained),
                 None => ExplainReport::default(),
             }),
-            export: Box::new(move || export(&super::present::present(&exported.1, &exported.0.view()))),
+            export: Box::new(move || export(&super::present::present(&exported.reloads.applied().config, &exported.view()))),
             upgrade,
             stop: stopped,
             paused: pause,

@@ -1,19 +1,21 @@
 //! What a process goes on from: the state file of an earlier run, or everything that a running process hands over.
 
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
 use super::control::{Control, DrainOrder};
+use super::reload::{AppliedFile, load_apps};
 use super::remembered::Remembered;
-use super::secrets::{self, SecretError};
 use super::server::StartError;
 use super::state::{StateError, StateFile, StateLock};
 use super::upgrade::Succession;
 use crate::config::Config;
 use crate::model::admission::Health;
+use crate::model::change::reload::Reload;
 use crate::model::change::{Change, NewApp};
 use crate::model::event::Owner;
-use crate::model::settings::AppSpec;
 use crate::model::time::Time;
-use std::io;
-use std::sync::Arc;
 
 /// What is known of before.
 pub struct Past {
@@ -47,35 +49,55 @@ impl Past {
         Ok(Past { remembered, file: Some(file) })
     }
 
-    /// Publishes the first snapshot and fills the ledgers.
+    /// Publishes the first snapshot, applies what was edited in the file meanwhile, and fills the ledgers. `force`: also where
+    /// that loses sessions.
     ///
     /// # Errors
-    /// [`StartError`]: keys, damage, or the other process is gone.
-    pub fn recall(&mut self, config: &Config, control: &Arc<Control>, succession: Option<&mut Succession>) -> Result<(), StartError> {
-        let remembered = self.remembered.as_ref();
-        let apps = load_apps(config, remembered)?;
-        match remembered {
-            Some(remembered) => {
-                let recalled = control.recall(apps, &remembered.drains, remembered.events.clone());
-                let path = config.state.directory.join("state.db");
-                recalled.map_err(|what| StateError::Damaged { path, what })?;
+    /// [`StartError`]: keys, damage, sessions that an edit would lose, or the other process is gone.
+    pub fn recall(
+        &mut self,
+        file: &AppliedFile,
+        control: &Arc<Control>,
+        succession: Option<&mut Succession>,
+        force: bool,
+    ) -> Result<(), StartError> {
+        let directory = &file.config.state.directory;
+        let mut next = load_apps(directory, &file.config.apps)?;
+        let file = AppliedFile { at: control.now(), ..file.clone() };
+        let Some(remembered) = &self.remembered else {
+            let load = Change::Load(next);
+            if let Err(refused) = control.apply(&load, Owner::Config, DrainOrder::default()) {
+                // Checked configurations load; a refusal here is a bug, and starting with no app would hide it.
+                return Err(StartError::Runtime(io::Error::other(refused.what)));
             }
-            None => {
-                let load = Change::Load(apps);
-                if let Err(refused) = control.apply(&load, Owner::Config, DrainOrder::default()) {
-                    // Checked configurations load; a refusal here is a bug, and starting with no app would hide it.
-                    return Err(StartError::Runtime(io::Error::other(refused.what)));
-                }
-                if !control.drains().is_empty() {
-                    log::warn!(
-                        "nothing is remembered of an earlier run: releases that are not current drain, since their users may come back"
-                    );
-                }
+            if !control.drains().is_empty() {
+                log::warn!("nothing is remembered of an earlier run: releases that are not current drain, since their users may come back");
+            }
+            control.reloads.set_applied(file);
+            return Ok(());
+        };
+        let applied = remembered.file.as_ref().and_then(|before| {
+            let applied = AppliedFile::resume(Path::new(&before.path), before.text.clone(), before.at);
+            let unknown = |problems| log::warn!("the configuration that was applied last is not understood any more:\n{problems}");
+            applied.map_err(unknown).ok()
+        });
+        let applied = applied.unwrap_or_else(|| file.clone());
+        let mut apps = Vec::new();
+        for spec in &applied.config.apps {
+            let memory = remembered.apps.get(&spec.name).cloned();
+            // Its keys are where the present file says.
+            match next.iter().find(|app| app.spec.name == spec.name) {
+                Some(app) => apps.push(NewApp { spec: spec.clone(), memory, ..app.clone() }),
+                None => apps.extend(
+                    load_apps(directory, std::slice::from_ref(spec))?.into_iter().map(|app| NewApp { memory: memory.clone(), ..app }),
+                ),
             }
         }
+        let path = directory.join("state.db");
+        control.recall(apps, &remembered.drains, remembered.events.clone()).map_err(|what| StateError::Damaged { path, what })?;
         self.teach(control);
-        if let Some(file) = &mut self.file {
-            let restored = file.restore(&control.view(), control.now())?;
+        if let Some(state) = &mut self.file {
+            let restored = state.restore(&control.view(), control.now())?;
             if restored.entries > 0 {
                 log::info!("{} sessions are remembered", restored.entries);
             }
@@ -87,6 +109,12 @@ impl Past {
             self.keep_health(control);
             before.learn(control).map_err(StartError::Succession)?;
         }
+        for app in &mut next {
+            app.memory = None;
+        }
+        let reload = Reload { applied: applied.config.apps, next, force };
+        control.reload_at_start(&reload).map_err(StartError::Edited)?;
+        control.reloads.set_applied(file);
         Ok(())
     }
 
@@ -129,17 +157,6 @@ impl Past {
             }
         }
     }
-}
-
-fn load_apps(config: &Config, remembered: Option<&Remembered>) -> Result<Vec<NewApp>, SecretError> {
-    let load = |spec: &AppSpec| {
-        let (keyring, hash) = secrets::of_app(&config.state.directory, spec)?;
-        // Made now, so that whoever is to check signatures finds it.
-        secrets::make_webhook_key(&config.state.directory, &spec.name, &spec.settings.drain)?;
-        let memory = remembered.and_then(|remembered| remembered.apps.get(&spec.name)).cloned();
-        Ok(NewApp { spec: spec.clone(), keyring, hash, memory })
-    };
-    config.apps.iter().map(load).collect()
 }
 
 /// How this process is reached, for whoever finds the directory taken.

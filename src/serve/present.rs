@@ -10,14 +10,13 @@ pub fn present(config: &Config, view: &View) -> Config {
     let mut config = config.clone();
     for spec in &mut config.apps {
         let Some(app) = view.app(&spec.name) else { continue };
-        if let Some(current) = &app.current {
-            spec.current = Current::Release(current.to_string());
-        }
+        spec.current = app.current.as_ref().map_or(Current::ByHealth, |current| Current::Release(current.to_string()));
         let stays = |release: &&std::sync::Arc<crate::model::view::Release>| !release.state.gone();
         let releases = app.releases.iter().filter(stays).map(|release| ReleaseSpec {
             name: release.name.to_string(),
             path: release.path.as_deref().map(str::to_owned),
-            backends: release.backends.iter().map(|backend| (*backend.spec).clone()).collect(),
+            // One that only drains has no name that a file could have.
+            backends: release.backends.iter().filter(|backend| backend.left.is_none()).map(|backend| (*backend.spec).clone()).collect(),
         });
         spec.releases = releases.collect();
     }

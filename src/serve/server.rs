@@ -25,13 +25,15 @@ use super::keeping::Keeping;
 use super::operator::{Operator, OperatorError, Parts};
 use super::past::Past;
 use super::probe::Prober;
-use super::remembered::Scribe;
+use super::reload::{AppliedFile, Reloader, watch};
+use super::remembered::{AppliedText, Scribe};
 use super::secrets::SecretError;
 use super::state::StateError;
 use super::transport::{self, BoundListener, ListenError, ListenerSpec, Stop, StopTimes, Stopped, TlsSpec, TransportOptions};
 use super::upgrade::{Predecessor, Program, Progress, Succession};
 use super::webhook;
 use crate::config::Config;
+use crate::model::change::Refused;
 
 /// Turn of the controller: a session's end shows within this time, and a drain's verdict within two of them.
 const TICK: Duration = Duration::from_millis(100);
@@ -60,12 +62,20 @@ pub enum StartError {
     /// The state file.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The file was edited, and what is remembered speaks against it.
+    #[error("{}", edited(.0))]
+    Edited(Vec<Refused>),
     /// The process that was to be replaced.
     #[error("the process before: {0}")]
     Succession(#[source] io::Error),
     /// A runtime.
     #[error("cannot start worker threads: {0}")]
     Runtime(#[source] io::Error),
+}
+
+fn edited(refused: &[Refused]) -> String {
+    let lines: Vec<String> = refused.iter().map(|refused| format!("{}; {}", refused.what, refused.remedy)).collect();
+    lines.join("\n")
 }
 
 /// A running tidegate.
@@ -81,7 +91,7 @@ pub struct Server {
     predecessor: Arc<OnceLock<Predecessor>>,
     replaced: Arc<Notify>,
     operator: Operator,
-    stop_times: StopTimes,
+    reloader: Arc<Reloader>,
     /// Dropped last: its threads carry all of the above.
     workers: Runtime,
 }
@@ -93,6 +103,8 @@ pub struct Origin {
     pub succession: Option<Succession>,
     /// What an upgrade starts; `None` where there is nothing to start.
     pub program: Option<Program>,
+    /// Apply the file also where that loses sessions that are remembered.
+    pub force: bool,
 }
 
 impl Server {
@@ -100,16 +112,25 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`], naming what cannot be had; then nothing is left running, and a process that was to be replaced serves on.
-    pub fn start(config: &Config, origin: Origin) -> Result<Server, StartError> {
-        let Origin { mut succession, program } = origin;
-        let started = Server::begin(config, &mut succession, program);
+    pub fn start(config: &Config) -> Result<Server, StartError> {
+        Server::start_from(AppliedFile { config: config.clone(), ..AppliedFile::default() }, Origin::default())
+    }
+
+    /// As [`Server::start`], from a file that can be reloaded.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_from(file: AppliedFile, origin: Origin) -> Result<Server, StartError> {
+        let Origin { mut succession, program, force } = origin;
+        let started = Server::begin(file, &mut succession, program, force);
         if let (Err(error), Some(succession)) = (&started, &mut succession) {
             succession.refuse(&error.to_string());
         }
         started
     }
 
-    fn begin(config: &Config, succession: &mut Option<Succession>, program: Option<Program>) -> Result<Server, StartError> {
+    fn begin(file: AppliedFile, succession: &mut Option<Succession>, program: Option<Program>, force: bool) -> Result<Server, StartError> {
+        let config = &file.config;
         let clock = succession.as_ref().map_or_else(Clock::start, |before| Clock::with_origin(before.clock_origin()));
         let mut past = Past::find(config, succession.as_ref(), clock.now())?;
         let access_log = config.server.access_log.as_ref().map(AccessLog::open).transpose()?;
@@ -118,8 +139,19 @@ impl Server {
         let workers = Builder::new_multi_thread().worker_threads(config.server.threads.max(1)).thread_name("worker").enable_all().build();
         let workers = workers.map_err(StartError::Runtime)?;
         let control = Arc::new(Control::new(clock));
-        past.recall(config, &control, succession.as_mut())?;
-        let keeping = Arc::new(Keeping::new(Arc::clone(&control), Scribe::new(Arc::clone(&control), || None)));
+        past.recall(&file, &control, succession.as_mut(), force)?;
+        let remembered = {
+            let control = Arc::clone(&control);
+            move || {
+                let applied = control.reloads.applied();
+                let path = applied.path.as_ref()?.display().to_string();
+                Some(AppliedText { path, text: applied.text.clone(), at: applied.at })
+            }
+        };
+        let keeping = Arc::new(Keeping::new(Arc::clone(&control), Scribe::new(Arc::clone(&control), remembered)));
+        let trusted = TrustedProxies::new(config.trusted_proxies.clone());
+        let directory = config.state.directory.clone();
+        let reloader = Arc::new(Reloader::new(Arc::clone(&control), directory, trusted.clone(), access_log.clone()));
         let stop = Stop::new();
         let ready = Arc::new(AtomicBool::new(false));
         let predecessor: Arc<OnceLock<Predecessor>> = Arc::default();
@@ -127,7 +159,7 @@ impl Server {
         let operator = {
             let (predecessor, replaced) = (Arc::clone(&predecessor), Arc::clone(&replaced));
             let parts = Parts {
-                control: Arc::clone(&control),
+                reloader: Arc::clone(&reloader),
                 ready: Arc::clone(&ready),
                 inherited: succession.as_mut().and_then(|before| before.admin(&config.admin.address.to_string())),
                 paused: true,
@@ -141,7 +173,6 @@ impl Server {
         };
         workers.block_on(prober.first_round());
         let connectors = prober.connectors();
-        let trusted = TrustedProxies(config.trusted_proxies.clone());
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
         let under_way = Arc::clone(&gateway.under_way);
         // Pingora keeps its own timers in a tree until they are due, cancelled or not: with a timeout of a minute on every request
@@ -161,6 +192,7 @@ impl Server {
         operator.door().pause(false);
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
         let listeners = opened.map_err(StartError::Runtime)?;
+        control.reloads.set_listeners(listeners.clone());
         if let Some(before) = succession.take() {
             before.serving(&control, &keeping).map_err(StartError::Succession)?;
         }
@@ -170,13 +202,12 @@ impl Server {
             let progress = Progress::default();
             drop(predecessor.set(Predecessor { control, keeping, listeners, door, directory, stop, program, progress }));
         }
+        watch::start(Arc::clone(&reloader));
         // Not on a worker: a turn that ends ten thousand sessions must not hold up the users of that worker.
         operator.spawn(turns(Arc::clone(&control)));
         operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone(), connectors));
         ready.store(true, Ordering::Release);
-        let (grace_period, lame_duck) = (config.server.grace_period, config.server.lame_duck);
-        let stop_times = StopTimes { grace_period, lame_duck, ..StopTimes::default() };
-        Ok(Server { control, stop, ready, access_log, under_way, addresses, keeping, predecessor, replaced, operator, stop_times, workers })
+        Ok(Server { control, stop, ready, access_log, under_way, addresses, keeping, predecessor, replaced, operator, reloader, workers })
     }
 
     /// Replaces this process by another one, and blocks until that serves or has failed; then [`Server::replaced`] says so too.
@@ -206,6 +237,11 @@ impl Server {
         &self.control
     }
 
+    /// Applies the configuration file.
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
     /// Reopens log files, after they were moved away.
     pub fn reopen_logs(&self) {
         if let Some(log) = &self.access_log {
@@ -219,14 +255,13 @@ impl Server {
         self.ready.store(false, Ordering::Release);
         self.operator.announce_stop();
         let successor = self.predecessor.get().filter(|predecessor| predecessor.handed_over());
-        let times = match successor {
+        let server = &self.control.reloads.applied().config.server;
+        let mut times = StopTimes { grace_period: server.grace_period, lame_duck: server.lame_duck, ..StopTimes::default() };
+        if successor.is_some() {
             // Another process is asked already, and clients are accepted there.
-            Some(_) => {
-                self.operator.hang_up();
-                StopTimes { lame_duck: Duration::ZERO, ..self.stop_times }
-            }
-            None => self.stop_times,
-        };
+            self.operator.hang_up();
+            times.lame_duck = Duration::ZERO;
+        }
         let under_way = Arc::clone(&self.under_way);
         let exchanges = move || under_way.load(Ordering::Acquire);
         let stopped = self.workers.block_on(self.stop.run(times, exchanges));

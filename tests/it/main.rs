@@ -35,6 +35,7 @@ mod outside;
 mod path_mapping;
 mod process;
 mod relay;
+mod reload;
 mod replay;
 mod rolling_restart;
 mod scenarios;

@@ -101,6 +101,13 @@ pub struct AccessLog {
     shared: Arc<Shared>,
 }
 
+/// Another target of the log, open already.
+#[derive(Debug)]
+pub struct Redirection {
+    sink: writer::Sink,
+    format: config::LogFormat,
+}
+
 /// What handles and thread share.
 #[derive(Debug, Default)]
 struct Shared {
@@ -113,6 +120,8 @@ struct Shared {
 #[expect(clippy::large_enum_variant, reason = "nearly every item is a record; a box would be an allocation per exchange")]
 enum Item {
     Record(Record),
+    /// Write what comes after to another target, or otherwise.
+    Redirect(writer::Sink, config::LogFormat),
     /// Look at the flags.
     Wake,
     /// Write all that came before, then say so.
@@ -151,6 +160,21 @@ impl AccessLog {
         self.shared.reopen.store(true, Ordering::Release);
         // A full queue needs no wake-up: its thread is busy and looks at the flag after each batch.
         self.queue.try_send(Item::Wake).ok();
+    }
+
+    /// Opens another target, without writing to it yet.
+    ///
+    /// # Errors
+    /// [`AccessLogError`], with the remedy.
+    pub fn prepare(&self, settings: &config::AccessLog) -> Result<Redirection, AccessLogError> {
+        Ok(Redirection { sink: writer::Sink::open(&settings.path)?, format: settings.format })
+    }
+
+    /// Writes what is handed over from now on there. Blocks while the queue is full: not for a worker thread.
+    pub fn redirect(&self, to: Redirection) {
+        if self.queue.send(Item::Redirect(to.sink, to.format)).is_err() {
+            log::error!("access log: its thread has ended");
+        }
     }
 
     /// Waits until everything handed over before is written, at most two seconds. Blocks: not for a worker thread.

@@ -148,6 +148,10 @@ impl Writer {
                     self.write_batch();
                 }
             }
+            Item::Redirect(sink, format) => {
+                self.write_batch();
+                (self.sink, self.format) = (sink, format);
+            }
             Item::Wake => {}
             Item::Flush(done) => {
                 self.write_batch();

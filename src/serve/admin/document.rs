@@ -14,6 +14,7 @@ use crate::model::time::Time;
 use crate::model::view::{App, Release, View};
 use crate::serve::control::Control;
 use crate::serve::date::rfc3339;
+use crate::serve::reload::differs;
 
 /// Longest list of sessions in one answer: a million lines help nobody.
 const LIST_MAX: usize = 10_000;
@@ -29,6 +30,7 @@ pub(super) fn status(control: &Control) -> api::Status {
         stopping: false,
         apps: view.apps.iter().map(|a| (a.name.to_string(), app(a))).collect(),
         drains: drains.iter().map(|d| drain(control, d, &view, now)).collect(),
+        differs: differs(&control.reloads.applied(), &view),
     }
 }
 

@@ -14,11 +14,17 @@ pub(super) struct Fault {
     status: StatusCode,
     error: String,
     remedy: String,
+    problems: Vec<api::Problem>,
 }
 
 impl Fault {
     pub fn new(status: StatusCode, error: impl Into<String>, remedy: impl Into<String>) -> Fault {
-        Fault { status, error: error.into(), remedy: remedy.into() }
+        Fault { status, error: error.into(), remedy: remedy.into(), problems: Vec::new() }
+    }
+
+    /// With everything that is wrong.
+    pub fn with_problems(self, problems: Vec<api::Problem>) -> Fault {
+        Fault { problems, ..self }
     }
 
     /// A field of an order that cannot be read.
@@ -53,6 +59,6 @@ impl From<Refused> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        (self.status, Json(api::Error { error: self.error, remedy: self.remedy })).into_response()
+        (self.status, Json(api::Error { error: self.error, remedy: self.remedy, problems: self.problems })).into_response()
     }
 }

@@ -353,6 +353,29 @@ pub const METRICS: &[Described] = &[
             }
         },
     ),
+    metric("tidegate_config_reloads_total", Kind::Counter, &["result"], "Reloads of the file, by result.", |s, out| {
+        for (result, count) in s.reloads {
+            out.put(&[result.as_str()], count as f64);
+        }
+    }),
+    metric(
+        "tidegate_config_last_reload_success_timestamp_seconds",
+        Kind::Gauge,
+        &[],
+        "When the file was applied last, at the start or by a reload that changed something or nothing.",
+        |s, out| out.put(&[], s.applied_at.0 as f64 / 1000.0),
+    ),
+    metric(
+        "tidegate_certificate_expiry_timestamp_seconds",
+        Kind::Gauge,
+        &["name"],
+        "When the certificate for the name ends; of several the first to end.",
+        |s, out| {
+            for (name, not_after) in &s.certificates {
+                out.put(&[name], *not_after as f64);
+            }
+        },
+    ),
     metric("tidegate_build_info", Kind::Gauge, &["version"], "Always 1.", |_, out| out.put(&[env!("CARGO_PKG_VERSION")], 1.0)),
 ];
 

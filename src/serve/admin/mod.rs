@@ -6,7 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`access`](Access) | token and `Host` check |
-//! | `order` | handlers that change something |
+//! | `order`, `reload` | handlers that change something |
 //! | `tell` | handlers that do not |
 //! | `document` | from the snapshot to the shapes of [`crate::api`] |
 //! | [`metrics`] | every metric once |
@@ -17,6 +17,7 @@ mod fault;
 mod listen;
 pub mod metrics;
 mod order;
+mod reload;
 mod tell;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -39,6 +40,7 @@ use self::fault::Fault;
 use crate::api;
 use crate::model::view::App;
 use crate::serve::control::Control;
+use crate::serve::reload::Reloader;
 
 pub use crate::serve::date::rfc3339;
 pub use access::{Access, Token};
@@ -64,6 +66,8 @@ pub type Upgrade = dyn Fn() -> Result<u32, String> + Send + Sync;
 pub struct Admin {
     /// The one door to the snapshot.
     pub control: Arc<Control>,
+    /// Applies the configuration file.
+    pub reloader: Arc<Reloader>,
     /// Whether `/readyz` says so: false while starting and stopping.
     pub ready: Arc<AtomicBool>,
     /// Whether the process has been told to stop: it then ends when the exchanges under way do.
@@ -124,7 +128,7 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
         .route("/explain", post(order::explain))
         .route("/export", get(tell::export))
         .route("/events", get(tell::events))
-        .route("/reload", post(order::reload))
+        .route("/reload", post(reload::reload))
         .route("/upgrade", post(order::upgrade));
     Router::new()
         .route("/", get(tell::page))

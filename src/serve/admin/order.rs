@@ -31,7 +31,7 @@ const FIRST_PROBE_AT_MOST: Duration = Duration::from_secs(5);
 const FIRST_PROBE_LOOK: Duration = Duration::from_millis(50);
 
 /// Reads a JSON body. An empty one stands for `{}`, so that `curl -X POST` is enough where every field has a default.
-fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Fault> {
+pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Fault> {
     let body: &[u8] = if body.is_empty() { b"{}" } else { body };
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let json = kind.is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")));
@@ -65,7 +65,7 @@ fn drain_order(deadline: Option<&str>, then: Option<&str>) -> Result<DrainOrder,
     Ok(DrainOrder { deadline: span("deadline", deadline)?, then: then.map(find).transpose()? })
 }
 
-fn ids(drains: &[u64]) -> Vec<String> {
+pub(super) fn ids(drains: &[u64]) -> Vec<String> {
     drains.iter().map(|id| format!("d{id}")).collect()
 }
 
@@ -256,14 +256,6 @@ pub(super) async fn explain(State(admin): Shared, headers: HeaderMap, body: Byte
     }
     let headers: Vec<(String, String)> = order.headers.into_iter().collect();
     Ok(Json((admin.explain)(&order.app, &order.path, &headers)).into_response())
-}
-
-pub(super) async fn reload() -> Answer {
-    Err(Fault::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "this version cannot reload its configuration",
-        "stage and promote releases by command; for other changes restart",
-    ))
 }
 
 pub(super) async fn upgrade(State(admin): State<Arc<Admin>>) -> Answer {

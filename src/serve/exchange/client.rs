@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::header::{HOST, HeaderValue};
 use ipnet::IpNet;
 use pingora_http::RequestHeader;
@@ -10,14 +12,24 @@ use pingora_proxy::Session;
 
 use crate::model::balance::mix;
 
-/// Whose X-Forwarded-* count.
+/// Whose X-Forwarded-* count. Clones share it, so that a reload changes it for all.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(pub Vec<IpNet>);
+pub struct TrustedProxies(Arc<ArcSwap<Vec<IpNet>>>);
 
 impl TrustedProxies {
+    /// Those of these networks.
+    pub fn new(networks: Vec<IpNet>) -> TrustedProxies {
+        TrustedProxies(Arc::new(ArcSwap::from_pointee(networks)))
+    }
+
+    /// Others, from the next request on.
+    pub fn replace(&self, networks: Vec<IpNet>) {
+        self.0.store(Arc::new(networks));
+    }
+
     /// Whether this address is one of ours.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|net| net.contains(&ip))
+        self.0.load().iter().any(|net| net.contains(&ip))
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::ssl::{
@@ -66,6 +67,8 @@ pub struct CertificateFacts {
     pub names: Vec<String>,
     /// End of validity, seconds since 1970.
     pub not_after: i64,
+    /// SHA-256 of the certificate: two of the same name and end are told apart.
+    pub fingerprint: Vec<u8>,
 }
 
 impl Certificates {
@@ -158,6 +161,7 @@ impl Pair {
         let facts = CertificateFacts {
             path: certificate.to_owned(),
             names: names_of(leaf),
+            fingerprint: leaf.digest(MessageDigest::sha256()).map(|digest| digest.to_vec()).unwrap_or_default(),
             not_after: seconds(leaf).map_err(|e| unusable(certificate, format!("unreadable end date: {e}")))?,
         };
         let key_path = key.unwrap_or(certificate);

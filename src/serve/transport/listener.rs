@@ -162,17 +162,34 @@ impl ListenerHandle {
         }
     }
 
-    /// Shows other certificates from the next handshake on.
+    /// Loads other certificates without showing them yet: of several listeners all or none are to change. `None` for plain text.
     ///
     /// # Errors
     ///
-    /// An unusable certificate; then nothing has changed. A plain-text listener ignores the call.
-    pub fn replace_certificates(&self, spec: &TlsSpec) -> Result<(), ListenError> {
-        if let Some(shared) = &self.certificates {
-            let loaded = Certificates::load(spec).map_err(|source| ListenError::Certificate { address: self.asked, source })?;
-            shared.store(Arc::new(loaded));
-        }
-        Ok(())
+    /// An unusable certificate.
+    pub fn prepare_certificates(&self, spec: &TlsSpec) -> Result<Option<PreparedCertificates>, ListenError> {
+        let Some(shared) = &self.certificates else { return Ok(None) };
+        let loaded = Certificates::load(spec).map_err(|source| ListenError::Certificate { address: self.asked, source })?;
+        Ok(Some(PreparedCertificates { shared: Arc::clone(shared), loaded: Arc::new(loaded) }))
+    }
+}
+
+/// Certificates that were read and are fine, for one listener.
+#[derive(Debug)]
+pub struct PreparedCertificates {
+    shared: SharedCertificates,
+    loaded: Arc<Certificates>,
+}
+
+impl PreparedCertificates {
+    /// Whether they are others than those that are shown now.
+    pub fn differ(&self) -> bool {
+        self.shared.load().facts() != self.loaded.facts()
+    }
+
+    /// Shows them from the next handshake on.
+    pub fn show(self) {
+        self.shared.store(self.loaded);
     }
 }
 

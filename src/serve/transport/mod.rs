@@ -40,7 +40,7 @@ use tokio::runtime::Handle;
 use listener::OpenListener;
 
 pub use certificates::{CertificateError, CertificateFacts, TlsSpec};
-pub use listener::{BoundListener, ListenError, ListenerHandle, ListenerSpec};
+pub use listener::{BoundListener, ListenError, ListenerHandle, ListenerSpec, PreparedCertificates};
 pub use sock::Sock;
 pub use stop::{Stop, StopTimes, Stopped};
 pub use tunnel::{Tunnel, TunnelHandle};

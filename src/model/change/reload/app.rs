@@ -116,7 +116,7 @@ impl Planner {
                     Err(refused) => self.refusals.push(refused),
                 }
             }
-            (None, Current::Release(release)) => self.leave_by_health(&app, release),
+            (None, Current::Release(release)) => self.single_out(&app, release),
             (Some(current), Current::ByHealth) => {
                 let was = current.to_string();
                 self.edited(name, to_health);
@@ -130,7 +130,7 @@ impl Planner {
     }
 
     /// One release takes over from all that were open by health.
-    fn leave_by_health(&mut self, app: &App, release: &str) {
+    fn single_out(&mut self, app: &App, release: &str) {
         let (name, now, owner) = (app.name.to_string(), self.draft.now, self.draft.owner);
         let Some(wanted) = app.release(release) else {
             return self.refuse(

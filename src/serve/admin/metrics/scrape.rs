@@ -2,7 +2,7 @@
 //!
 //! All metrics of a scrape read the same snapshot and the same drains, so that its numbers belong together as far as atomics can.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric};
@@ -14,6 +14,8 @@ use crate::model::tally::DURATION_BUCKETS_US;
 use crate::model::time::Time;
 use crate::model::view::{App, Release, View};
 use crate::serve::control::Control;
+use crate::serve::reload::ReloadResult;
+use crate::serve::transport::ListenerHandle;
 use crate::serve::webhook::ReportResult;
 
 /// What one scrape looks at.
@@ -30,6 +32,12 @@ pub(super) struct Scrape {
     pub(super) finished: [(DrainState, u64); 3],
     /// Attempts to report a verdict.
     pub(super) reports: [(ReportResult, u64); ReportResult::ALL.len()],
+    /// Reloads, by result.
+    pub(super) reloads: [(ReloadResult, u64); ReloadResult::ALL.len()],
+    /// When the file was applied last.
+    pub(super) applied_at: Time,
+    /// Of each name that a certificate is for: when the first of them ends, in seconds since 1970.
+    pub(super) certificates: BTreeMap<String, i64>,
 }
 
 impl Scrape {
@@ -44,7 +52,24 @@ impl Scrape {
         });
         drains.reverse();
         let outlooks = drains.iter().map(|d| d.state.runs().then(|| control.outlook(d))).collect();
-        Scrape { view, now: control.now(), drains, outlooks, finished: control.finished(), reports: control.reports.so_far() }
+        let mut certificates = BTreeMap::new();
+        for facts in control.reloads.listeners().iter().flat_map(ListenerHandle::certificates) {
+            for name in facts.names {
+                let ends = certificates.entry(name).or_insert(facts.not_after);
+                *ends = facts.not_after.min(*ends);
+            }
+        }
+        Scrape {
+            view,
+            now: control.now(),
+            drains,
+            outlooks,
+            finished: control.finished(),
+            reports: control.reports.so_far(),
+            reloads: control.reloads.results(),
+            applied_at: control.reloads.applied().at,
+            certificates,
+        }
     }
 
     pub(super) fn releases(&self) -> impl Iterator<Item = (&App, &Release)> {

@@ -107,7 +107,9 @@ async fn renewed_certificates_are_shown_from_the_next_handshake_on() {
     let spec = files.spec(&["old.example.com"]);
     let stage = Stage::with(TransportOptions::default(), Some(spec)).await;
     let mut before = connect(&stage, None, b"", None).await.unwrap();
-    stage.handle.replace_certificates(&files.spec(&["new.example.com"])).unwrap();
+    let prepared = stage.handle.prepare_certificates(&files.spec(&["new.example.com"])).unwrap().unwrap();
+    assert!(prepared.differ());
+    prepared.show();
     let facts = stage.handle.certificates();
     assert_eq!(facts[0].names, ["new.example.com"]);
     assert!(facts[0].not_after > 1_800_000_000, "{facts:?}");
