@@ -144,7 +144,7 @@ impl Lives {
         }
     }
 
-    /// Takes the sessions of the life before: those last seen before `after` for certain. One that was seen since is in doubt,
+    /// Takes the sessions of the life before: those whose id is from before `after`. One that got its id since is in doubt,
     /// unless `all` says that nobody can have been there meanwhile. Answers how many confirmed ones are lost.
     pub fn proven(&self, proof: Proof, of: (&Ledger, u32, &Counts), after: Time, all: bool, now: Time) -> usize {
         let (ledger, slot, counts) = of;
@@ -153,7 +153,7 @@ impl Lives {
         self.after.store(after.0, Ordering::Relaxed);
         self.proven.store(now.0.max(1), Ordering::Release);
         self.count(proof);
-        if all { ledger.lose(slot, LossCause::Restart, now) } else { ledger.lose_unseen(slot, LossCause::Restart, after, now) }
+        if all { ledger.lose(slot, LossCause::Restart, now) } else { ledger.lose_older(slot, LossCause::Restart, after, now) }
     }
 
     fn count(&self, proof: Proof) {

@@ -67,7 +67,7 @@ fn a_restart_that_a_header_proves_spreads_its_500_users_over_the_release_and_cou
     assert_eq!(tidegate.sessions("shop", "v1").live, USERS as u64);
     origins[0].restart();
     wait_until_equal("the restart is proven", SOON, &1, || lives(&tidegate, "header"));
-    // Not those that were seen since the last look at the life before: their own answers tell.
+    // Not those that got their id since the last look at the life before: their own answers tell.
     let at_once = losses(&tidegate, "restart");
     assert!(at_once > USERS as u64 / 2, "{at_once}");
     tidegate.wait_for_backend("shop", "v1", "a1", "admission", "everyone");

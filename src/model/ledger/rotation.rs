@@ -136,6 +136,7 @@ impl Ledger {
                     shard.end(i, EndReason::Lost, Some(LossCause::Failover), 0, now);
                 }
                 session.key = new;
+                session.pinned = now.stamp;
                 session.borrowed = session.borrowed.saturating_add(named);
                 session.open = carried;
                 session.scope = if scope == 0 { session.scope } else { scope };

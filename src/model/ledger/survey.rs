@@ -41,18 +41,18 @@ impl Ledger {
     /// All sessions of a backend are lost at once, as by a proven restart. Answers how many confirmed ones; newborns end
     /// as unconfirmed, for nobody has come back with them.
     pub fn lose(&self, slot: u32, cause: LossCause, now: Time) -> usize {
-        self.lose_unseen(slot, cause, Time(u64::MAX), now)
+        self.lose_older(slot, cause, Time(u64::MAX), now)
     }
 
-    /// The same for those only that were last seen before `since`, or at that moment.
-    pub fn lose_unseen(&self, slot: u32, cause: LossCause, since: Time, now: Time) -> usize {
+    /// The same for those only whose id is from before `since`, or of that moment.
+    pub fn lose_older(&self, slot: u32, cause: LossCause, since: Time, now: Time) -> usize {
         let now = self.clock.now(now);
         let mut lost = 0;
         self.visit(|shard, i| {
             if shard.slab.at(i).slot == slot
                 && shard.settle(i, now)
                 && shard.slab.at(i).is_live()
-                && self.clock.time(shard.slab.at(i).seen) <= since
+                && self.clock.time(shard.slab.at(i).pinned) <= since
             {
                 lost += usize::from(shard.finish(i, EndReason::Lost, Some(cause), now.stamp, now));
             }

@@ -45,8 +45,8 @@ impl Story {
             "logout" => ledger.end(id(1), EndReason::Logout, number(2), now).to_string(),
             "relocate" => ledger.relocate(id(1), number(2), now).to_string(),
             "restart" => ledger.lose(number(1), LossCause::Restart, now).to_string(),
-            // Only those last seen up to that second.
-            "proof" => ledger.lose_unseen(number(1), LossCause::Restart, at(u64::from(number(2))), now).to_string(),
+            // Only those whose id is of that second or older.
+            "proof" => ledger.lose_older(number(1), LossCause::Restart, at(u64::from(number(2))), now).to_string(),
             "doubt" => self.silent(|_| self.counts[number(1) as usize].doubt()),
             "vouch" => self.silent(|ledger| ledger.vouch(id(1), number(2), now)),
             "evict" => {
@@ -340,7 +340,7 @@ fn a_restart_loses_all_confirmed_sessions_of_its_backend() {
 }
 
 #[test]
-fn a_proof_takes_only_what_was_not_seen_since() {
+fn a_proof_takes_only_ids_from_before() {
     check(
         "born a 0; enter a; leave a; wait 10; born b 0; enter b; leave b; proof 0 5; find a; find b",
         "New; Live; New; Live; 1; lost@0; live@0",
