@@ -13,7 +13,7 @@ use super::event::{Event, Owner};
 use super::incarnation::{Instance, LivesMemory};
 use super::settings::{BackendSpec, DrainThen, ReleaseSpec};
 use super::time::Time;
-use super::view::{App, Release};
+use super::view::{App, FormerName, Release};
 
 /// An app as it was left.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,22 @@ pub struct AppMemory {
     pub rolled_back_from: Option<String>,
     /// In the order in which they came.
     pub releases: Vec<ReleaseMemory>,
+    /// What names of backends meant before.
+    #[serde(default)]
+    pub former: Vec<FormerMemory>,
+}
+
+/// What a backend's name meant up to a reload that changed its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerMemory {
+    /// The release.
+    pub release: String,
+    /// The backend's name in pins.
+    pub name: String,
+    /// Pins issued up to then mean `backend`.
+    pub until: Time,
+    /// The present name of the backend that was meant.
+    pub backend: String,
 }
 
 /// A release as it was left.
@@ -134,6 +150,7 @@ impl AppMemory {
             current: app.current.as_deref().map(str::to_owned),
             rolled_back_from: app.rolled_back_from.as_deref().map(str::to_owned),
             releases: app.releases.iter().map(|release| ReleaseMemory::of(release)).collect(),
+            former: app.former.iter().filter_map(|former| FormerMemory::of(app, former)).collect(),
         }
     }
 
@@ -149,6 +166,7 @@ impl AppMemory {
 
     /// Moves all points in time, after the wall clock was set.
     pub fn shift(&mut self, shift: impl Fn(Time) -> Time) {
+        self.former.iter_mut().for_each(|former| former.until = shift(former.until));
         for release in &mut self.releases {
             release.since = shift(release.since);
             release.promoted = release.promoted.map(&shift);
@@ -163,6 +181,13 @@ impl AppMemory {
                 }
             }
         }
+    }
+}
+
+impl FormerMemory {
+    fn of(app: &App, former: &FormerName) -> Option<FormerMemory> {
+        let backend = app.backend(former.slot)?.spec.name.clone();
+        Some(FormerMemory { release: former.release.to_string(), name: former.name.to_string(), until: former.until, backend })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::session_key::KeyedHash;
 use crate::model::settings::{AppSpec, BackendSpec, Current, ReleaseSpec, SessionSettings, Settings};
 use crate::model::tally::{AppTally, ReleaseTally};
 use crate::model::time::Time;
-use crate::model::view::{App, Release};
+use crate::model::view::{App, FormerName, Release};
 
 /// An app that appears, with the secrets that the shell keeps for it.
 #[derive(Clone)]
@@ -104,6 +104,12 @@ impl Draft {
             app.edit(&release.name, |recalled| {
                 (recalled.promoted, recalled.staged_at_run_time) = (release.promoted, release.staged_at_run_time);
             });
+        }
+        for former in &memory.former {
+            if let Some(slot) = app.slot(&former.release, &former.backend) {
+                let (release, name) = (former.release.as_str().into(), former.name.as_str().into());
+                app.former.push(FormerName { release, name, until: former.until, slot });
+            }
         }
         app.refresh();
     }

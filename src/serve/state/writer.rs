@@ -256,7 +256,7 @@ impl Writer {
         });
         match written {
             Ok(()) => {
-                self.succeeded();
+                self.succeeded(&gone);
                 Ok(())
             }
             Err(error) => Err(self.failed(&error)),
@@ -280,10 +280,15 @@ impl Writer {
             changes.push(Change { app: Arc::clone(app), notes, whole });
         }
         self.source.all_overheard();
-        let gone: Vec<Arc<str>> = self.kept.keys().filter(|name| view.app(name).is_none()).cloned().collect();
-        if !self.rewrite {
-            self.kept.retain(|name, _| !gone.contains(name));
+        // Read again after the notes: a release may have come in between, and a session in it.
+        let view = self.source.view();
+        for change in &mut changes {
+            if let Some(app) = view.app(&change.app.name).filter(|app| Arc::ptr_eq(&app.ledger, &change.app.ledger)) {
+                change.app = Arc::clone(app);
+            }
         }
+        // They are let go of once the file has let go of them.
+        let gone = self.kept.keys().filter(|name| view.app(name).is_none()).cloned().collect();
         (changes, gone)
     }
 
@@ -299,13 +304,12 @@ impl Writer {
         Some((UNCOUNTED.to_owned(), body))
     }
 
-    fn succeeded(&mut self) {
+    fn succeeded(&mut self, gone: &[Arc<str>]) {
         if self.failing {
             log::info!("state file {}: written again, nothing is missing", self.file.path().display());
             self.source.failed(None);
         }
-        let view = self.source.view();
-        self.kept.retain(|name, _| view.app(name).is_some());
+        self.kept.retain(|name, _| !gone.contains(name));
         (self.rewrite, self.all_documents, self.failing, self.complained) = (false, false, false, None);
         self.written = Some(Instant::now());
     }

@@ -217,6 +217,35 @@ fn a_session_that_is_renamed_here_is_found_there_by_both_names() {
 }
 
 #[test]
+fn two_processes_that_rename_one_session_at_once_agree_on_a_name() {
+    for (first, second) in [(2, 3), (3, 2)] {
+        let (a, counts_a) = ledger_of(4, rules(), 1);
+        let (b, counts_b) = ledger_of(4, rules(), 1);
+        a.keep_journal();
+        b.keep_journal();
+        a.born(key(1), 0, 0, at(0));
+        tell(&a, &b, at(0));
+        for (ledger, new) in [(&a, first), (&b, second)] {
+            ledger.enter(key(1), Attention::Foreground, at(1));
+            ledger.rotate(key(1), key(new), 0, 0, Some(Duration::ZERO), at(2));
+            ledger.leave(key(1), at(2));
+        }
+        for _ in 0..2 {
+            tell(&a, &b, at(3));
+            tell(&b, &a, at(3));
+        }
+        for (ledger, counts) in [(&a, &counts_a), (&b, &counts_b)] {
+            assert_eq!(counts[0].live(), 1, "one user");
+            let names = read(ledger).iter().map(|record| record.key).collect::<Vec<_>>();
+            assert_eq!(names, [key(2).max(key(3))]);
+            let known = |n| ledger.find(key(n), at(4)).map(|found| found.standing);
+            assert_eq!([known(1), known(2), known(3)], [Some(Standing::Live { confirmed: true }); 3], "by any of its names");
+            audit(ledger, counts);
+        }
+    }
+}
+
+#[test]
 fn the_later_word_on_a_session_is_believed() {
     let check = |what: &str, here: &dyn Fn(&Ledger), there: &dyn Fn(&Ledger), expected: Standing| {
         let told = |first: &dyn Fn(&Ledger), second: &dyn Fn(&Ledger)| {
