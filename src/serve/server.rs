@@ -157,12 +157,13 @@ impl Server {
         let predecessor: Arc<OnceLock<Predecessor>> = Arc::default();
         let replaced = Arc::new(Notify::new());
         let operator = {
-            let (predecessor, replaced) = (Arc::clone(&predecessor), Arc::clone(&replaced));
+            let (predecessor, replaced, kept) = (Arc::clone(&predecessor), Arc::clone(&replaced), Arc::clone(&keeping));
             let parts = Parts {
                 reloader: Arc::clone(&reloader),
                 ready: Arc::clone(&ready),
                 inherited: succession.as_mut().and_then(|before| before.admin(&config.admin.address.to_string())),
                 paused: succession.is_some(),
+                flush: Box::new(move || kept.flush()),
                 upgrade: Box::new(move || upgrade(&predecessor, &replaced)),
             };
             Operator::start(config, parts)?
@@ -207,7 +208,7 @@ impl Server {
         operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone(), connectors));
         ready.store(true, Ordering::Release);
         // Not before: whoever asks this process whether it is ready must not be told no when the one before was.
-        operator.door().pause(false);
+        operator.door().open();
         Ok(Server { control, stop, ready, access_log, under_way, addresses, keeping, predecessor, replaced, operator, reloader, workers })
     }
 
