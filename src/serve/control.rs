@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
+use super::upgrade::overlap::Overlap;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
@@ -51,6 +52,8 @@ pub struct Control {
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
     pub tunnels: OpenTunnels,
+    /// The other process, during an upgrade.
+    pub overlap: Overlap,
     /// Reports of verdicts, by what became of them.
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
@@ -99,6 +102,7 @@ impl Control {
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
+            overlap: Overlap::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
         }
@@ -144,6 +148,11 @@ impl Control {
         // Under the lock: whoever holds it finishes an order that was taken before.
         let _order = self.lock();
         self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// Whether another process takes over, or the one before has not finished.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
     }
 
     /// # Errors
