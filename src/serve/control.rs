@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
+use super::state::WriteFailures;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
@@ -55,6 +56,8 @@ pub struct Control {
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
     pub reloads: Reloads,
+    /// Attempts to write the state that failed.
+    pub write_failures: WriteFailures,
 }
 
 #[derive(Default)]
@@ -99,6 +102,7 @@ impl Control {
             tunnels: OpenTunnels::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
+            write_failures: WriteFailures::default(),
         }
     }
 

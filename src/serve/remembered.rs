@@ -25,6 +25,10 @@ const ENDS_EVERY: Duration = Duration::from_millis(200);
 /// What finished sessions have taught changes once a minute.
 const HISTORIES_EVERY: Duration = Duration::from_secs(60);
 
+/// A process that lives writes at least every ten seconds, and one that was killed is soon started again. After a longer silence
+/// nobody can tell a machine that was off from a disk that took nothing any more.
+const SILENT: Duration = Duration::from_secs(30);
+
 /// Document names and their bytes.
 pub type Documents = BTreeMap<String, Vec<u8>>;
 
@@ -91,6 +95,25 @@ impl Remembered {
         }))
     }
 
+    /// Whom to doubt, by how the process before ended and when it last wrote.
+    pub fn doubt(&mut self, written: Option<Time>, now: Time) {
+        if self.life.ended_in_order {
+            return;
+        }
+        let silent = written.map(|written| now.since(written));
+        if silent.is_some_and(|silent| silent <= SILENT) {
+            log::warn!("the process before did not end in order: births of its last tenth of a second may be missing");
+            self.apps.values_mut().for_each(|app| app.doubt_births(now));
+        } else {
+            let span = silent.map_or_else(String::new, |silent| format!(" {} s ago", silent.as_secs()));
+            log::warn!(
+                "the process before did not end in order, and its last write was{span}: if its disk refused writes, what happened \
+                 since is missing; no drain is confident before one idle timeout has passed"
+            );
+            self.apps.values_mut().for_each(|app| app.doubt_all(now));
+        }
+    }
+
     /// Moves all points in time, after the wall clock was set.
     pub fn shift(&mut self, shift: impl Fn(Time) -> Time) {
         self.apps.values_mut().for_each(|app| app.shift(&shift));
@@ -100,6 +123,13 @@ impl Remembered {
         if let Some(file) = &mut self.file {
             file.at = shift(file.at);
         }
+    }
+}
+
+impl Life {
+    /// As it is written down.
+    pub fn document(&self) -> (&'static str, Vec<u8>) {
+        ("life", json(self))
     }
 }
 
@@ -150,7 +180,7 @@ impl Scribe {
             *desk = Desk { ended_in_order: desk.ended_in_order, ..Desk::default() };
         }
         let (now, generation) = (Instant::now(), self.control.generation());
-        let mut fresh = vec![("life", json(&Life { ended_in_order: desk.ended_in_order }))];
+        let mut fresh = vec![Life { ended_in_order: desk.ended_in_order }.document()];
         let due = |at: Option<Instant>, every: Duration| at.is_none_or(|at| now.duration_since(at) >= every);
         // Before its documents are made: what changes meanwhile is looked at again.
         let changed = desk.generation.replace(generation) != Some(generation);

@@ -156,6 +156,15 @@ impl StateFile {
         &self.path
     }
 
+    /// Writes one document at once, ahead of the thread that writes.
+    ///
+    /// # Errors
+    /// [`StateError`]: nothing can be written.
+    pub fn put_document(&mut self, name: &str, body: &[u8], now: Time) -> Result<(), StateError> {
+        let written = self.write(now, |batch| batch.put_document(name, body));
+        written.map_err(|error| fault(&self.path, error))
+    }
+
     /// One transaction, all or nothing, that also notes the present.
     pub(super) fn write(&mut self, now: Time, act: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
         self.moment.renew(now);

@@ -73,7 +73,7 @@ impl Shop {
             hash: Arc::clone(&self.world.view.apps[0].hash),
             memory: None,
         });
-        Reload { applied: self.file.clone(), next: apps.collect(), force }
+        Reload { applied: self.file.clone(), next: apps.collect(), force, serving: true }
     }
 
     fn plan(&self, next: &[AppSpec], force: bool) -> Plan {
