@@ -122,10 +122,16 @@ impl Past {
     /// [`StartError`]: it cannot be used, or the other process is gone.
     pub fn file(self, config: &Config, succession: Option<&mut Succession>, now: Time) -> Result<StateFile, StartError> {
         match (self.file, succession) {
-            (Some(file), _) => begun(file, now),
+            (Some(mut file), _) => {
+                // Were they written by and by, a process whose disk was full from its first moment on would be taken for the one
+                // before it, which may have ended in order.
+                let first = Remembered { life: Life::default(), ..self.remembered.unwrap_or_default() };
+                file.begin(&first.documents(), now)?;
+                Ok(file)
+            }
             (None, Some(before)) => {
                 let lock = before.ready(&config.state.directory, &admin_words(config)).map_err(StartError::Succession)?;
-                begun(StateFile::open(lock, now)?.0, now)
+                Ok(StateFile::open(lock, now)?.0)
             }
             (None, None) => Err(StartError::Runtime(io::Error::other("no state file"))),
         }
@@ -155,14 +161,6 @@ impl Past {
             }
         }
     }
-}
-
-/// The file, with the first words of this process in it. Were they first written by and by, a process whose disk was full from
-/// its first moment on would be taken for the one before it, which may have ended in order.
-fn begun(mut file: StateFile, now: Time) -> Result<StateFile, StartError> {
-    let (name, body) = Life::default().document();
-    file.put_document(name, &body, now)?;
-    Ok(file)
 }
 
 /// How this process is reached, for whoever finds the directory taken.

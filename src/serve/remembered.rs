@@ -95,6 +95,20 @@ impl Remembered {
         }))
     }
 
+    /// The same as documents, for the file: what was doubted or moved since it was read.
+    pub fn documents(&self) -> Documents {
+        let Remembered { apps, drains, events, histories, file, life } = self;
+        let all = [
+            ("apps", json(apps)),
+            ("drains", json(drains)),
+            ("events", json(events)),
+            ("histories", json(histories)),
+            ("file", json(file)),
+            ("life", json(life)),
+        ];
+        all.into_iter().map(|(name, body)| (name.to_owned(), body)).collect()
+    }
+
     /// Whom to doubt, by how the process before ended and when it last wrote.
     pub fn doubt(&mut self, written: Option<Time>, now: Time) {
         if self.life.ended_in_order {
@@ -123,13 +137,6 @@ impl Remembered {
         if let Some(file) = &mut self.file {
             file.at = shift(file.at);
         }
-    }
-}
-
-impl Life {
-    /// As it is written down.
-    pub fn document(&self) -> (&'static str, Vec<u8>) {
-        ("life", json(self))
     }
 }
 
@@ -180,7 +187,7 @@ impl Scribe {
             *desk = Desk { ended_in_order: desk.ended_in_order, ..Desk::default() };
         }
         let (now, generation) = (Instant::now(), self.control.generation());
-        let mut fresh = vec![Life { ended_in_order: desk.ended_in_order }.document()];
+        let mut fresh = vec![("life", json(&Life { ended_in_order: desk.ended_in_order }))];
         let due = |at: Option<Instant>, every: Duration| at.is_none_or(|at| now.duration_since(at) >= every);
         // Before its documents are made: what changes meanwhile is looked at again.
         let changed = desk.generation.replace(generation) != Some(generation);

@@ -42,30 +42,35 @@ fn wait_for_the_end(tidegate: &Tidegate, what: &str) {
 
 #[test]
 fn a_clock_that_was_set_between_two_runs_drops_nobody_and_keeps_nobody_for_ever() {
-    for jump in JUMPS {
-        for pin in ["cookie", "learn"] {
-            let (a1, a2) = (backend("v1", "a1"), backend("v1", "a2"));
-            let what = format!("{pin}, {jump}");
-            let mut tidegate = Shop::new(pin).session("idle_timeout: 15s").release("v1", &[&a1, &a2]).start();
-            let mut users = users(&tidegate, 10);
-            assert!(tidegate.stop().success());
-            start_again(&mut tidegate, &[("FAKETIME", jump)]);
-            let hours = jump[..2].parse::<i64>().unwrap() * if jump.ends_with('d') { 24 } else { 1 };
-            assert!(is_ahead_by(&tidegate, hours), "{what}: the clock is faked");
-            assert_eq!(tidegate.sessions("shop", "v1").live, 10, "{what}");
-            assert_eq!(at_home(&mut users), 10, "{what}");
-            // And back, by a crash.
-            tidegate.kill();
-            tidegate.start_again();
-            assert!(is_ahead_by(&tidegate, 0), "{what}");
-            assert_eq!(tidegate.sessions("shop", "v1").live, 10, "{what}, and back");
-            assert_eq!(at_home(&mut users), 10, "{what}, and back");
-            if jump.starts_with('-') {
-                wait_for_the_end(&tidegate, &what);
-            }
+    // At once: each waits for an idle timeout.
+    std::thread::scope(|scope| {
+        for jump in JUMPS {
+            scope.spawn(move || ["cookie", "learn"].into_iter().for_each(|pin| between_two_runs(jump, pin)));
         }
-    }
+    });
     println!("clock set by {JUMPS:?} between two runs and back, cookie and learn: 0 of 80 sessions dropped, none immortal");
+}
+
+fn between_two_runs(jump: &str, pin: &str) {
+    let (a1, a2) = (backend("v1", "a1"), backend("v1", "a2"));
+    let what = format!("{pin}, {jump}");
+    let mut tidegate = Shop::new(pin).session("idle_timeout: 15s").release("v1", &[&a1, &a2]).start();
+    let mut users = users(&tidegate, 10);
+    assert!(tidegate.stop().success());
+    start_again(&mut tidegate, &[("FAKETIME", jump)]);
+    let hours = jump[..2].parse::<i64>().unwrap() * if jump.ends_with('d') { 24 } else { 1 };
+    assert!(is_ahead_by(&tidegate, hours), "{what}: the clock is faked");
+    assert_eq!(tidegate.sessions("shop", "v1").live, 10, "{what}");
+    assert_eq!(at_home(&mut users), 10, "{what}");
+    // And back, by a crash.
+    tidegate.kill();
+    tidegate.start_again();
+    assert!(is_ahead_by(&tidegate, 0), "{what}");
+    assert_eq!(tidegate.sessions("shop", "v1").live, 10, "{what}, and back");
+    assert_eq!(at_home(&mut users), 10, "{what}, and back");
+    if jump.starts_with('-') {
+        wait_for_the_end(&tidegate, &what);
+    }
 }
 
 #[test]

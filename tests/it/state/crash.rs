@@ -31,11 +31,11 @@ fn come(port: u16, came: &AtomicUsize) -> Vec<Newcomer> {
         let Ok(answer) = browser.send(Call::get("/")) else { return all };
         let mut newcomer = Newcomer { browser, home: answer.expect_status(200).word("backend"), named: Instant::now() };
         let nth = came.fetch_add(1, Ordering::SeqCst);
-        if nth % 2 == 0 && newcomer.browser.send(Call::get("/peek")).is_err() {
+        if nth.is_multiple_of(2) && newcomer.browser.send(Call::get("/peek")).is_err() {
             all.push(newcomer);
             return all;
         }
-        if nth % 4 == 0 {
+        if nth.is_multiple_of(4) {
             // One whose answer is lost has no name that both know: nobody could find that session again.
             match newcomer.browser.send(Call::get("/login")) {
                 Ok(answer) => answer.expect_status(200),

@@ -104,10 +104,10 @@ fn a_full_disk_stops_nobody_is_told_and_costs_nothing_once_there_is_room() {
     disk.make_room();
     wait_for("it is believed again", SOON, || drain("confident") == true);
     assert!(tidegate.read("tidegate.log").contains("written again, nothing is missing"));
+    assert_eq!(load.so_far().failures.len(), 0, "{}", load.so_far());
     let failed = failures(&tidegate);
     tidegate.kill();
     tidegate.start_again();
-    // Their idle timeout is short: before they are asked, the load may wait.
     let known = newcomers.into_iter().map(|mut user| {
         user.disconnect();
         user.get("/peek").expect_status(200).word("session")

@@ -41,7 +41,6 @@ fn lasting(tidegate: &Tidegate) -> Value {
         let facts: Vec<Value> = fields.iter().map(|field| drain[field].clone()).collect();
         told.insert(drain["id"].as_str().expect("an id").to_owned(), facts.into());
     }
-    told.insert("events".to_owned(), tidegate.cli(&["events"]).expect_code(0).stdout.into());
     told.into()
 }
 
@@ -98,6 +97,8 @@ fn everything_that_commands_and_drains_brought_about_is_there_after_a_crash_and_
     wait_for("verdicts were reported", SOON, || taken.lock().unwrap().len() >= 4);
     delay(Duration::from_millis(500)); // the file has it within 100 ms, or the kill proves that it has not
     let before = lasting(&tidegate);
+    let events = |tidegate: &Tidegate| tidegate.cli(&["events"]).expect_code(0).stdout;
+    let told = events(&tidegate);
     for crash in [true, false, true] {
         again(&mut tidegate, crash);
         for (release, backend) in [("v1", "a1"), ("v1", "a2"), ("v2", "b1"), ("v4", "d1")] {
@@ -105,6 +106,7 @@ fn everything_that_commands_and_drains_brought_about_is_there_after_a_crash_and_
         }
         let after = lasting(&tidegate);
         assert_eq!(after, before, "crash: {crash}");
+        assert!(events(&tidegate).starts_with(&told), "crash: {crash}: {}", events(&tidegate));
         for (id, code) in [(&drained, 0), (&superseded, 4), (&cancelled, 4)] {
             tidegate.cli(&["wait", id]).expect_code(code);
         }

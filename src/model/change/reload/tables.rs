@@ -155,6 +155,18 @@ fn an_edited_current_is_a_promotion_and_a_new_release_waits() {
 }
 
 #[test]
+fn at_a_start_the_file_promotes_without_a_probe_and_still_loses_no_session() {
+    let mut shop = Shop::new(">v1:a1");
+    shop.session("a1");
+    let start = |shop: &Shop, drawn: &str| Reload { serving: false, ..shop.reload_of(&[spec(drawn, &shop.settings)], false) };
+    let removed = start(&shop, ">v2:b1");
+    assert_eq!(plan(&shop.world.view, &removed, Owner::Config, shop.world.now).refusals[0].what, "shop/v1: 1 live session (1 engaged)");
+    let known = start(&shop, "v1:a1 >v2:b1");
+    shop.world.change(&Change::Reload(known), Owner::Config).unwrap();
+    assert_eq!(shop.told(), "v1 draining a1, v2 current b1");
+}
+
+#[test]
 fn what_was_changed_by_command_stays_unless_the_edit_is_about_it() {
     check(">v1:a1", &["stage v9:z1"], ">v1:a1*2", "v1 current a1, v9 staged z1");
     check(">v1:a1", &["stage v9:z1", "z1=up", "promote v9"], ">v1:a1*2", "v1 draining a1, v9 current z1");
