@@ -175,7 +175,9 @@ impl Planner {
         self.draft.applied.drains.retain(|target| !target.backends(view).is_empty());
         for app in self.draft.applied.view.apps.clone() {
             self.clashes(&app);
-            if let Some(was) = before.app(&app.name).filter(|was| !Arc::ptr_eq(was, &app) && !self.force && self.refusals.is_empty()) {
+            if let Some(was) =
+                before.app(&app.name).filter(|was| !Arc::ptr_eq(was, &app) && !self.force && self.serving && self.refusals.is_empty())
+            {
                 self.keeps_taking(was, &app);
             }
         }
