@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
+use super::state::WriteFailures;
 use super::upgrade::overlap::Overlap;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
@@ -58,6 +59,8 @@ pub struct Control {
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
     pub reloads: Reloads,
+    /// Attempts to write the state that failed.
+    pub write_failures: WriteFailures,
 }
 
 #[derive(Default)]
@@ -105,6 +108,7 @@ impl Control {
             overlap: Overlap::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
+            write_failures: WriteFailures::default(),
         }
     }
 

@@ -74,8 +74,12 @@ pub enum StartError {
 }
 
 fn edited(refused: &[Refused]) -> String {
-    let lines: Vec<String> = refused.iter().map(|refused| format!("{}; {}", refused.what, refused.remedy)).collect();
-    lines.join("\n")
+    let lines: Vec<String> = refused.iter().map(|refused| format!("  {}; {}\n", refused.what, refused.remedy)).collect();
+    format!(
+        "the file was edited since it was applied last, and that would lose sessions:\n{}undo that edit, start, and drain before \
+         it is reloaded; or lose them: tidegate run --force",
+        lines.concat()
+    )
 }
 
 /// A running tidegate.
