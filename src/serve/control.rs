@@ -353,6 +353,7 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+            app.tally.observe_visits(app.settings.session.idle_timeout, now);
             // Only against a backend's own count is it asked who left the count of late.
             for backend in app.backends.iter().flatten().filter(|_| app.settings.session.count_probe.is_some()) {
                 backend.live.counts.sample(app.settings.session.idle_timeout, now);
