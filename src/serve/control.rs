@@ -144,10 +144,15 @@ impl Control {
         self.frozen.store(frozen, Ordering::Release);
     }
 
+    /// Whether another process takes over, or has.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
     /// # Errors
     /// Another process is taking over.
     fn thawed(&self) -> Result<(), Refused> {
-        if !self.frozen.load(Ordering::Acquire) {
+        if !self.is_frozen() {
             return Ok(());
         }
         Err(Refused::new(RefusedKind::Conflict, "an upgrade is under way", "nothing was changed: try again in a few seconds"))

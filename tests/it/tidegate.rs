@@ -121,6 +121,12 @@ impl Tidegate {
         assert!(self.becomes_ready(), "not ready again\n{}", self.process.log_tail());
     }
 
+    /// Replaces the configuration file and reloads with `--force`.
+    pub fn force_config(&self, yaml: &str) -> (u16, Value) {
+        self.write_config(yaml);
+        self.admin_post("/api/v1/reload", &serde_json::json!({ "force": true }))
+    }
+
     /// SIGKILL, as a crash.
     pub fn kill(&mut self) {
         self.process.kill();
