@@ -32,12 +32,11 @@ pub(super) struct Operator {
 /// # Errors
 /// Whatever is to be told on standard error, with its exit code.
 pub async fn act(ask: &Ask, command: Command, out: Box<dyn Write>) -> Result<u8, Failure> {
-    let asked = Client::all(ask);
-    let clients = asked.as_ref().map(Vec::clone).unwrap_or_default();
+    let (clients, wrong) = Client::all(ask).map_or_else(|failure| (Vec::new(), Some(failure)), |clients| (clients, None));
     let operator = Operator { clients, json: ask.json, out: RefCell::new(out), has_told: Cell::new(false) };
-    let done = match asked {
-        Ok(_) => operator.act(command).await,
-        Err(failure) => Err(failure),
+    let done = match wrong {
+        None => operator.act(command).await,
+        Some(failure) => Err(failure),
     };
     // One document: what was told already is the answer, such as the events up to an end that nobody expected.
     match &done {
