@@ -72,6 +72,14 @@ impl Keeping {
         }
     }
 
+    /// Waits until everything that happened before is on its way to the disk. Where another process writes, that one does.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub fn flush(&self) -> Result<(), String> {
+        self.lock().as_ref().map_or(Ok(()), Keeper::flush)
+    }
+
     /// Writes that failed.
     pub fn failures(&self) -> WriteFailures {
         self.failures.clone()
