@@ -162,7 +162,7 @@ impl Control {
     /// # Errors
     /// Another process is taking over.
     fn thawed(&self) -> Result<(), Refused> {
-        if !self.frozen.load(Ordering::Acquire) {
+        if !self.is_frozen() {
             return Ok(());
         }
         Err(Refused::new(RefusedKind::Conflict, "an upgrade is under way", "nothing was changed: try again in a few seconds"))

@@ -151,6 +151,12 @@ impl Tidegate {
         self.start_again();
     }
 
+    /// Replaces the configuration file and reloads with `--force`.
+    pub fn force_config(&self, yaml: &str) -> (u16, Value) {
+        self.write_config(yaml);
+        self.admin_post("/api/v1/reload", &serde_json::json!({ "force": true }))
+    }
+
     /// SIGKILL, as a crash.
     pub fn kill(&mut self) {
         self.process.kill();
