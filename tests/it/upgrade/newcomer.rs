@@ -77,6 +77,8 @@ fn once_it_is_told_to_serve_it_serves_alone_if_need_be() {
     let (mut process, port, scratch) = dies_after(4);
     wait_for("it serves", SOON, || Browser::new(port).with_timeout(Duration::from_secs(5)).send(crate::client::Call::get("/")).is_ok());
     process.assert_running();
+    let begun = || std::fs::read_to_string(scratch.path().join("tidegate.log")).unwrap().contains("listening on");
+    wait_for("it listens to signals", SOON, begun);
     StateLock::take(&scratch.path().join("state"), "").expect_err("it is the owner");
     process.signal(Signal::TERM);
     assert!(process.wait(SOON).success());

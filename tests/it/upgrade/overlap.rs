@@ -56,7 +56,8 @@ fn a_session_born_in_the_old_process_is_known_to_the_new_one_at_once() {
 fn a_drain_goes_on_and_is_not_over_before_the_old_process_has_left_the_backend() {
     each_pin(|pin| {
         let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
-        let shop = Shop::new(pin).process(GRACE).release("v1", &[&a1]).release("v2", &[&b1]);
+        // Its count is believed after one idle timeout.
+        let shop = Shop::new(pin).process(GRACE).session("idle_timeout: 30s").release("v1", &[&a1]).release("v2", &[&b1]);
         let tidegate = start(&shop, &[("v1", "a1"), ("v2", "b1")]);
         let (mut first, mut second, mut held) = (user_on(&tidegate, "a1"), user_on(&tidegate, "a1"), user_on(&tidegate, "a1"));
         let mut tunnel = held.websocket("/echo");
@@ -75,9 +76,10 @@ fn a_drain_goes_on_and_is_not_over_before_the_old_process_has_left_the_backend()
         assert_eq!((&after["remaining"], &after["ended"]["logout"]), (&2.into(), &1.into()), "{pin}");
         second.get("/logout");
         held.get("/logout");
-        // Its WebSocket keeps the session alive, or at least the backend from being fenced.
-        let fencing = || tidegate.drain("shop/v1")["ended"]["logout"].clone();
-        wait_until_equal("all logged out", SOON, &serde_json::json!(3), fencing);
+        // Only its WebSocket is left, in the old process.
+        let logouts = || tidegate.drain("shop/v1")["ended"]["logout"].clone();
+        wait_until_equal("all logged out", SOON, &serde_json::json!(3), logouts);
+        wait_for("the count is believed", Duration::from_secs(60), || tidegate.drain("shop/v1")["confident"] == true);
         delay(Duration::from_secs(2));
         assert!(tidegate.drain("shop/v1")["verdict"].is_null(), "{pin}: {}", tidegate.drain("shop/v1"));
         assert!(!is_gone(old), "{pin}");
