@@ -40,6 +40,8 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
     })?;
     let program = Program::current().map_err(|error| log::warn!("no upgrade in place: {error}")).ok();
     let takes_over = succession.is_some();
+    // Said once, of the edit at that time: the arguments stay the same with every upgrade.
+    let force = force && !takes_over;
     let origin = Origin { succession, program, force };
     let server = Server::start_from(AppliedFile::new(Some(file), source, Time(0)), origin)
         .map_err(|error| Failure::error(format!("cannot start: {error}")))?;
