@@ -17,11 +17,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use self::evictions::Eviction;
-pub use self::memory::DrainBook;
+pub use self::memory::{DrainBook, EvictionMemory};
 use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
+use super::state::WriteFailures;
 use super::upgrade::overlap::Overlap;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
@@ -58,6 +59,8 @@ pub struct Control {
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
     pub reloads: Reloads,
+    /// Attempts to write the state that failed.
+    pub write_failures: WriteFailures,
 }
 
 #[derive(Default)]
@@ -65,6 +68,8 @@ struct Inner {
     drains: VecDeque<Drain>,
     last_drain: u64,
     evictions: Vec<Eviction>,
+    /// The same in words, also while they are worked off.
+    evicting: Vec<EvictionMemory>,
     events: VecDeque<Event>,
     /// Drains that are over, in the order of [`VERDICTS`]; outlives the drains that are kept.
     finished: [u64; VERDICTS.len()],
@@ -103,6 +108,7 @@ impl Control {
             overlap: Overlap::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
+            write_failures: WriteFailures::default(),
         }
     }
 
@@ -156,7 +162,7 @@ impl Control {
     /// # Errors
     /// Another process is taking over.
     fn thawed(&self) -> Result<(), Refused> {
-        if !self.frozen.load(Ordering::Acquire) {
+        if !self.is_frozen() {
             return Ok(());
         }
         Err(Refused::new(RefusedKind::Conflict, "an upgrade is under way", "nothing was changed: try again in a few seconds"))
@@ -347,6 +353,7 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+            app.tally.observe_visits(app.settings.session.idle_timeout, now);
             // Only against a backend's own count is it asked who left the count of late.
             for backend in app.backends.iter().flatten().filter(|_| app.settings.session.count_probe.is_some()) {
                 backend.live.counts.sample(app.settings.session.idle_timeout, now);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::control::Control;
 use super::remembered::Scribe;
-use super::state::{Keeper, StateError, StateFile, StateLock, StateSource, WriteFailures};
+use super::state::{Keeper, StateError, StateFile, StateLock, StateSource};
 use super::upgrade::link::Item;
 use crate::model::ledger::Notes;
 use crate::model::time::Time;
@@ -14,7 +14,6 @@ use crate::model::view::{App, View};
 /// Everything that is to be kept, and the thread that does so.
 pub struct Keeping {
     source: Arc<Source>,
-    failures: WriteFailures,
     keeper: Mutex<Option<Keeper>>,
 }
 
@@ -33,7 +32,7 @@ impl Keeping {
     /// Nothing is written until [`Keeping::begin`].
     pub fn new(control: Arc<Control>, scribe: Scribe) -> Keeping {
         let source = Arc::new(Source { control, scribe, listeners: Mutex::default(), taking: Mutex::default() });
-        Keeping { source, failures: WriteFailures::default(), keeper: Mutex::default() }
+        Keeping { source, keeper: Mutex::default() }
     }
 
     /// Begins to write. `anew`: what is in the file of sessions may be wrong.
@@ -42,7 +41,7 @@ impl Keeping {
     /// No thread can be had.
     pub fn begin(&self, file: StateFile, anew: bool) -> std::io::Result<()> {
         let source: Arc<dyn StateSource> = Arc::clone(&self.source) as _;
-        *self.lock() = Some(Keeper::start(file, source, self.failures.clone(), anew)?);
+        *self.lock() = Some(Keeper::start(file, source, self.source.control.write_failures.clone(), anew)?);
         Ok(())
     }
 
@@ -81,9 +80,12 @@ impl Keeping {
         }
     }
 
-    /// Writes that failed.
-    pub fn failures(&self) -> WriteFailures {
-        self.failures.clone()
+    /// Waits until everything that happened before is on its way to the disk. Where another process writes, that one does.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub fn flush(&self) -> Result<(), String> {
+        self.lock().as_ref().map_or(Ok(()), Keeper::flush)
     }
 
     /// What is kept.

@@ -170,7 +170,8 @@ impl Program {
         // As it was typed: a link to the present version may point to the next one by then. The system knows only where it led.
         let typed = words.next().map(PathBuf::from).and_then(|typed| found(&typed));
         let path = typed.map_or_else(std::env::current_exe, Ok)?;
-        Ok(Program { path, arguments: words.collect() })
+        // What was forced once, at a start, is not forced for ever.
+        Ok(Program { path, arguments: words.filter(|argument| argument != "--force").collect() })
     }
 }
 
