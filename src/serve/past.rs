@@ -77,6 +77,9 @@ impl Past {
             if !control.drains().is_empty() {
                 log::warn!("nothing is remembered of an earlier run: releases that are not current drain, since their users may come back");
             }
+            if let Some(before) = succession {
+                before.learn(control).map_err(StartError::Succession)?;
+            }
             control.reloads.set_applied(file);
             return Ok(());
         };
