@@ -47,7 +47,12 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
         log::info!("{asked}: not ready any more; accepting for another {lame_duck:?}, then exchanges under way may finish");
     }
     // Whoever asks again means now.
+    let replaced = asked == REPLACED;
     std::thread::spawn(move || {
+        // Of a process that was replaced nobody has asked yet: a signal to the whole group is meant for the one that serves.
+        if replaced && signals.block_on(again()).is_ok() {
+            log::info!("replaced already: what is under way may finish, up to grace_period");
+        }
         if signals.block_on(again()).is_ok() {
             log::warn!("asked again: stopping at once");
             std::process::exit(1);

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use self::evictions::Eviction;
-pub use self::memory::DrainBook;
+pub use self::memory::{DrainBook, EvictionMemory};
 use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
@@ -65,6 +65,8 @@ struct Inner {
     drains: VecDeque<Drain>,
     last_drain: u64,
     evictions: Vec<Eviction>,
+    /// The same in words, also while they are worked off.
+    evicting: Vec<EvictionMemory>,
     events: VecDeque<Event>,
     /// Drains that are over, in the order of [`VERDICTS`]; outlives the drains that are kept.
     finished: [u64; VERDICTS.len()],

@@ -71,6 +71,14 @@ impl Keeping {
         }
     }
 
+    /// Waits until everything that happened before is on its way to the disk. Where another process writes, that one does.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub fn flush(&self) -> Result<(), String> {
+        self.lock().as_ref().map_or(Ok(()), Keeper::flush)
+    }
+
     /// What is kept.
     pub fn source(&self) -> &Arc<Source> {
         &self.source

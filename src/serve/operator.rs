@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use super::admin::{self, Access, Admin, AdminListener, Token, Upgrade};
+use super::admin::{self, Access, Admin, AdminListener, Flush, Token, Upgrade};
 use super::control::Control;
 use super::exchange::explain;
 use super::reload::Reloader;
@@ -57,6 +57,8 @@ pub struct Parts {
     pub inherited: Option<OwnedFd>,
     /// Nobody is accepted until [`Door::pause`] says so.
     pub paused: bool,
+    /// Writes down what was ordered.
+    pub flush: Box<Flush>,
     /// Replaces this process.
     pub upgrade: Box<Upgrade>,
 }
@@ -89,6 +91,12 @@ impl Door {
     pub fn leave_to_successor(&self) {
         self.left.store(true, Ordering::Release);
     }
+
+    /// This process answers here from now on, and takes the file of a Unix socket with it.
+    pub fn open(&self) {
+        self.left.store(false, Ordering::Release);
+        self.pause(false);
+    }
 }
 
 impl Operator {
@@ -97,7 +105,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError`], naming the file or address.
     pub fn start(config: &Config, parts: Parts) -> Result<Operator, OperatorError> {
-        let Parts { reloader, ready, inherited, paused, upgrade } = parts;
+        let Parts { reloader, ready, inherited, paused, flush, upgrade } = parts;
         let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
@@ -129,6 +137,7 @@ impl Operator {
                 None => ExplainReport::default(),
             }),
             export: Box::new(move || export(&super::present::present(&exported.reloads.applied().config, &exported.view()))),
+            flush,
             upgrade,
             stop: stopped,
             paused: pause,

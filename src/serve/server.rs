@@ -161,12 +161,13 @@ impl Server {
         let predecessor: Arc<OnceLock<Predecessor>> = Arc::default();
         let replaced = Arc::new(Notify::new());
         let operator = {
-            let (predecessor, replaced) = (Arc::clone(&predecessor), Arc::clone(&replaced));
+            let (predecessor, replaced, kept) = (Arc::clone(&predecessor), Arc::clone(&replaced), Arc::clone(&keeping));
             let parts = Parts {
                 reloader: Arc::clone(&reloader),
                 ready: Arc::clone(&ready),
                 inherited: succession.as_mut().and_then(|before| before.admin(&config.admin.address.to_string())),
-                paused: true,
+                paused: succession.is_some(),
+                flush: Box::new(move || kept.flush()),
                 upgrade: Box::new(move || upgrade(&predecessor, &replaced)),
             };
             Operator::start(config, parts)?
@@ -193,7 +194,6 @@ impl Server {
         // The last thing that can fail. A process that is to be replaced has written everything by then, and writes no more.
         let file = past.file(config, succession.as_mut(), clock.now())?;
         keeping.begin(file, false).map_err(StartError::Runtime)?;
-        operator.door().pause(false);
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
         let listeners = opened.map_err(StartError::Runtime)?;
         control.reloads.set_listeners(listeners.clone());
@@ -211,6 +211,8 @@ impl Server {
         operator.spawn(turns(Arc::clone(&control)));
         operator.spawn(webhook::run(Arc::clone(&control), config.state.directory.clone(), connectors));
         ready.store(true, Ordering::Release);
+        // Not before: whoever asks this process whether it is ready must not be told no when the one before was.
+        operator.door().open();
         Ok(Server { control, stop, ready, access_log, under_way, addresses, keeping, predecessor, replaced, operator, reloader, workers })
     }
 

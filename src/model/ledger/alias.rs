@@ -38,6 +38,11 @@ impl Aliases {
         self.table.len()
     }
 
+    /// Every alias and the present id that it leads to.
+    pub fn pairs(&self) -> impl Iterator<Item = (SessionKey, SessionKey)> {
+        self.table.iter().map(|(old, alias)| (*old, alias.to))
+    }
+
     /// The present id of the session that `key` once named.
     pub fn find(&mut self, key: &SessionKey, now: Now) -> Option<SessionKey> {
         let alias = self.table.get(key)?;

@@ -86,6 +86,12 @@ impl Ledger {
         }
     }
 
+    /// Former names that still lead to a session, each with the present one: for another process, as [`Ledger::absorb_renamed`]
+    /// takes them.
+    pub fn former_names(&self) -> Vec<(SessionKey, SessionKey)> {
+        lock(&self.aliases).pairs().collect()
+    }
+
     /// Another process renamed a session. Exchanges under way here by the former name find it.
     ///
     /// Two processes that rename one session at once, each to a name of its own, agree on the greater one.

@@ -126,6 +126,8 @@ impl Gateway {
                 crowd = Some(place);
                 exchange.tried = tried;
                 claims = 0..CLAIMS;
+                let Some(anew) = self.look_again(session, exchange, &app) else { return Ok(Err(Reason::NoApp)) };
+                (app, facts) = anew;
                 continue;
             }
             let forward = match decision {
@@ -138,13 +140,8 @@ impl Gateway {
                 Decision::Wait(backend, longest) => {
                     exchange.waited = true;
                     Patience::of(session).until_admitted(session, &backend, longest).await?;
-                    // Much may have happened meanwhile, also to this session.
-                    exchange.decided_at = self.control.now();
-                    let Some(fresh) = self.control.view().app(&app.name).cloned() else { return Ok(Err(Reason::NoApp)) };
-                    app = fresh;
-                    facts = read_facts(&app, session, exchange.decided_at);
-                    exchange.app = Some(Arc::clone(&app));
-                    exchange.facts = Some(facts);
+                    let Some(anew) = self.look_again(session, exchange, &app) else { return Ok(Err(Reason::NoApp)) };
+                    (app, facts) = anew;
                     continue;
                 }
             };
@@ -163,7 +160,10 @@ impl Gateway {
                 }
                 Err(ClaimError::Full) => match self.queue(session, exchange, &app, forward).await? {
                     Some(entered) => return Ok(entered),
-                    None => continue,
+                    None => {
+                        let Some(anew) = self.look_again(session, exchange, &app) else { return Ok(Err(Reason::NoApp)) };
+                        (app, facts) = anew;
+                    }
                 },
                 Err(ClaimError::Closed) => {
                     let view = self.control.view();
@@ -176,6 +176,16 @@ impl Gateway {
             }
         }
         Ok(Err(Reason::NoBackend))
+    }
+
+    /// Much may have happened while it waited: to the app, and to this session. `None`: the app is gone.
+    fn look_again(&self, session: &Session, exchange: &mut Exchange, app: &App) -> Option<(Arc<App>, Facts)> {
+        let app = self.control.view().app(&app.name).cloned()?;
+        exchange.decided_at = self.control.now();
+        let facts = read_facts(&app, session, exchange.decided_at);
+        exchange.app = Some(Arc::clone(&app));
+        exchange.facts = Some(facts);
+        Some((app, facts))
     }
 
     /// The backend that a new client is to wait for, because all are full or others wait already.

@@ -183,3 +183,34 @@ fn how_much_is_doubted_depends_on_how_the_process_before_ended() {
     check(false, ago(31), [true, true]);
     check(false, None, [true, true]);
 }
+
+#[tokio::test]
+async fn an_eviction_goes_on() {
+    let control = first();
+    let view = control.view();
+    let shop = view.app("shop").unwrap();
+    let slot = shop.slot("v2", "b1").unwrap();
+    // More than a second's worth, each with an exchange under way, so that none idles out.
+    for id in 0..80 {
+        shop.ledger.born(SessionKey([id; 16]), slot, 0, control.now());
+        shop.ledger.enter(SessionKey([id; 16]), Attention::Foreground, control.now());
+    }
+    assert_eq!(control.evict(&Target::parse("shop/v2").unwrap(), None).unwrap(), 80);
+    let (remembered, next) = next(&control);
+    assert_eq!(remembered.drains.evictions.len(), 1);
+    let view = next.view();
+    let shop = view.app("shop").unwrap();
+    for id in 0..30 {
+        shop.ledger.born(SessionKey([id; 16]), slot, 0, next.now());
+        shop.ledger.enter(SessionKey([id; 16]), Attention::Foreground, next.now());
+    }
+    let left = || shop.backend(slot).unwrap().live.counts.live();
+    for _ in 0..200 {
+        next.tick();
+        if left() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(left(), 0);
+}

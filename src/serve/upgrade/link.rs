@@ -61,7 +61,8 @@ impl Teller {
             page = app.ledger.page(from, &mut records);
             self.tell(app, records.drain(..).map(Noted::Entry))?;
         }
-        Ok(())
+        self.tell(app, app.ledger.former_names().into_iter().map(|(old, new)| Noted::Renamed { old, new }))?;
+        self.line.say(&Word::Uncounted { app: app.name.to_string(), until: app.ledger.uncounted_until() })
     }
 
     /// Tells what happened here in one app.
@@ -178,6 +179,13 @@ impl Hearer {
         }
     }
 
+    /// Until when somebody may live over there whom no ledger counts.
+    pub fn uncounted(&self, view: &View, app: &str, until: [Time; 2]) {
+        if let Some(app) = view.app(app) {
+            app.ledger.recall_uncounted(until);
+        }
+    }
+
     /// Takes a message of sessions to heart.
     ///
     /// # Errors
@@ -283,6 +291,7 @@ mod tests {
                     Message::Word(Word::Places(places)) => self.hearer.places(&view, &places),
                     Message::Sessions(message) => self.hearer.sessions(&view, &message, self.control.now()).expect("sense"),
                     Message::Word(Word::UnderWay(counts)) => self.hearer.under_way(&view, &counts),
+                    Message::Word(Word::Uncounted { app, until }) => self.hearer.uncounted(&view, &app, until),
                     Message::Word(_) => return,
                 }
             }
@@ -307,11 +316,16 @@ mod tests {
         const LIVE: Standing = Standing::Live { confirmed: true };
         old.born(1, "a1");
         old.born(2, "b1");
+        let (app, now) = (old.app(), old.control.now());
+        old.born(8, "a1");
+        let slot = app.slot("v1", "a1").expect("it exists");
+        app.ledger.rotate(SessionKey([8; 16]), SessionKey([9; 16]), slot, 0, Some(Duration::ZERO), now);
         drop(old.notes());
         let view = old.control.view();
         old.teller.tell_all(&view).expect("the other end is there");
         new.hear();
         assert_eq!((new.knows(1), new.knows(2)), (Some(("a1".into(), LIVE)), Some(("b1".into(), LIVE))));
+        assert_eq!((new.knows(8), new.knows(9)), (new.knows(9), Some(("a1".into(), LIVE))), "a name of before the upgrade");
         new.born(3, "b1");
         assert!(new.app().ledger.end(SessionKey([1; 16]), EndReason::Logout, 0, new.control.now()));
         new.app().ledger.rotate(

@@ -157,7 +157,9 @@ impl Program {
     /// # Errors
     /// The system does not say where it is.
     pub fn current() -> io::Result<Program> {
-        Ok(Program { path: std::env::current_exe()?, arguments: std::env::args_os().skip(1).collect() })
+        // What was forced once, at a start, is not forced for ever.
+        let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--force").collect();
+        Ok(Program { path: std::env::current_exe()?, arguments })
     }
 }
 

@@ -155,6 +155,7 @@ fn hear(mut ear: Line, control: &Arc<Control>, turns: &SyncSender<Turn>) {
                 }
             }
             Ok(Some(Message::Word(Word::UnderWay(counts)))) => hearer.under_way(&view, &counts),
+            Ok(Some(Message::Word(Word::Uncounted { app, until }))) => hearer.uncounted(&view, &app, until),
             Ok(Some(Message::Word(Word::Told))) => pass(Turn::Told),
             Ok(Some(Message::Word(Word::Go))) => pass(Turn::Go(ear.take_sockets())),
             Ok(Some(Message::Word(Word::Quiet))) => control.freeze(false),

@@ -39,6 +39,13 @@ pub enum Word {
     Offer(Box<Offer>),
     /// Either way: backends that sessions are told of by number from now on.
     Places(Vec<Place>),
+    /// Old to new: until when sessions of an app may live that found no room, or that were refused, and are told of by nobody.
+    Uncounted {
+        /// The app.
+        app: String,
+        /// As the ledger has it.
+        until: [Time; 2],
+    },
     /// Old to new: all sessions have been told of; what follows is news.
     Told,
     /// New to old: I could serve now.
