@@ -23,6 +23,7 @@ use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
 use super::state::WriteFailures;
+use super::upgrade::overlap::Overlap;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
@@ -52,6 +53,8 @@ pub struct Control {
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
     pub tunnels: OpenTunnels,
+    /// The other process, during an upgrade.
+    pub overlap: Overlap,
     /// Reports of verdicts, by what became of them.
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
@@ -102,6 +105,7 @@ impl Control {
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
+            overlap: Overlap::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
             write_failures: WriteFailures::default(),
@@ -150,10 +154,15 @@ impl Control {
         self.frozen.store(frozen, Ordering::Release);
     }
 
+    /// Whether another process takes over, or the one before has not finished.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
     /// # Errors
     /// Another process is taking over.
     fn thawed(&self) -> Result<(), Refused> {
-        if !self.frozen.load(Ordering::Acquire) {
+        if !self.is_frozen() {
             return Ok(());
         }
         Err(Refused::new(RefusedKind::Conflict, "an upgrade is under way", "nothing was changed: try again in a few seconds"))
@@ -344,6 +353,7 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+            app.tally.observe_visits(app.settings.session.idle_timeout, now);
             // Only against a backend's own count is it asked who left the count of late.
             for backend in app.backends.iter().flatten().filter(|_| app.settings.session.count_probe.is_some()) {
                 backend.live.counts.sample(app.settings.session.idle_timeout, now);

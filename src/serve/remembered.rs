@@ -192,9 +192,11 @@ impl Scribe {
         // Before its documents are made: what changes meanwhile is looked at again.
         let changed = desk.generation.replace(generation) != Some(generation);
         if changed {
+            // First: a reload publishes its apps and notes its file after that. Apps that know more than the file have the same edit
+            // applied again, which changes nothing; a file that is ahead of its apps would lose it.
+            fresh.push(("file", json(&(self.file)())));
             fresh.push(("apps", json(&self.control.remember_apps().into_iter().collect::<BTreeMap<_, _>>())));
             fresh.push(("events", json(&self.control.remember_events())));
-            fresh.push(("file", json(&(self.file)())));
         }
         if changed || due(desk.ends_at, ENDS_EVERY) && self.control.drains_run() {
             desk.ends_at = Some(now);

@@ -140,6 +140,23 @@ impl Tidegate {
         Err(self.read("tidegate.log").split_off(said))
     }
 
+    /// As [`Tidegate::start_again`], without a memory; keys are kept, as they would be in a configuration for several proxies.
+    pub fn start_anew(&mut self) {
+        for entry in std::fs::read_dir(self.folder().join("state")).expect("the state directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                std::fs::remove_file(path).expect("removable");
+            }
+        }
+        self.start_again();
+    }
+
+    /// Replaces the configuration file and reloads with `--force`.
+    pub fn force_config(&self, yaml: &str) -> (u16, Value) {
+        self.write_config(yaml);
+        self.admin_post("/api/v1/reload", &serde_json::json!({ "force": true }))
+    }
+
     /// SIGKILL, as a crash.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -162,28 +162,6 @@ fn sessions_of_the_last_moment_may_be_unknown_to_the_next_process() {
     assert_eq!(remembered.apps["shop"].releases[1].backends[0].since, now + Duration::from_secs(60));
 }
 
-#[test]
-fn how_much_is_doubted_depends_on_how_the_process_before_ended() {
-    let control = first();
-    let (remembered, _) = next(&control);
-    let now = control.now() + Duration::from_secs(3600);
-    let ago = |seconds| Some(Time(0) + now.since(Time(0)).saturating_sub(Duration::from_secs(seconds)));
-    // Draining and current release: whether each is as young as this start.
-    let check = |ended_in_order: bool, written: Option<Time>, expected: [bool; 2]| {
-        let mut remembered = Remembered { life: Life { ended_in_order }, ..remembered.clone() };
-        remembered.doubt(written, now);
-        let releases = &remembered.apps["shop"].releases;
-        let young = [0, 1].map(|n: usize| releases[n].backends.iter().all(|backend| backend.since == now));
-        assert_eq!(young, expected, "in order: {ended_in_order}, written: {written:?}");
-    };
-    check(true, ago(1), [false, false]);
-    check(true, ago(86_400), [false, false]);
-    check(false, ago(1), [false, true]);
-    check(false, ago(30), [false, true]);
-    check(false, ago(31), [true, true]);
-    check(false, None, [true, true]);
-}
-
 #[tokio::test]
 async fn an_eviction_goes_on() {
     let control = first();
@@ -213,4 +191,26 @@ async fn an_eviction_goes_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(left(), 0);
+}
+
+#[test]
+fn how_much_is_doubted_depends_on_how_the_process_before_ended() {
+    let control = first();
+    let (remembered, _) = next(&control);
+    let now = control.now() + Duration::from_secs(3600);
+    let ago = |seconds| Some(Time(0) + now.since(Time(0)).saturating_sub(Duration::from_secs(seconds)));
+    // Draining and current release: whether each is as young as this start.
+    let check = |ended_in_order: bool, written: Option<Time>, expected: [bool; 2]| {
+        let mut remembered = Remembered { life: Life { ended_in_order }, ..remembered.clone() };
+        remembered.doubt(written, now);
+        let releases = &remembered.apps["shop"].releases;
+        let young = [0, 1].map(|n: usize| releases[n].backends.iter().all(|backend| backend.since == now));
+        assert_eq!(young, expected, "in order: {ended_in_order}, written: {written:?}");
+    };
+    check(true, ago(1), [false, false]);
+    check(true, ago(86_400), [false, false]);
+    check(false, ago(1), [false, true]);
+    check(false, ago(30), [false, true]);
+    check(false, ago(31), [true, true]);
+    check(false, None, [true, true]);
 }
