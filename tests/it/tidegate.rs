@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// From start to `/readyz`, on a busy machine.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 /// How long anything that a test waits for may take: generous, because passing tests never use it up.
 pub const SOON: Duration = Duration::from_secs(15);
 
