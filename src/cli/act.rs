@@ -1,7 +1,7 @@
 //! The commands that talk to a running process: each is one call of the API. Those that change something are here, what only asks is
 //! in [`super::ask`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) struct Operator {
     pub(super) json: bool,
     /// Standard output.
     out: RefCell<Box<dyn Write>>,
+    /// Whether anything was written there.
+    has_told: Cell<bool>,
 }
 
 /// Does what `command` says and writes the answer to `out`; returns the exit code.
@@ -30,8 +32,20 @@ pub(super) struct Operator {
 /// # Errors
 /// Whatever is to be told on standard error, with its exit code.
 pub async fn act(ask: &Ask, command: Command, out: Box<dyn Write>) -> Result<u8, Failure> {
-    let operator = Operator { clients: Client::all(ask)?, json: ask.json, out: RefCell::new(out) };
-    operator.act(command).await
+    let (clients, wrong) = Client::all(ask).map_or_else(|failure| (Vec::new(), Some(failure)), |clients| (clients, None));
+    let operator = Operator { clients, json: ask.json, out: RefCell::new(out), has_told: Cell::new(false) };
+    let done = match wrong {
+        None => operator.act(command).await,
+        Some(failure) => Err(failure),
+    };
+    // One document: what was told already is the answer, such as the events up to an end that nobody expected.
+    match &done {
+        Err(failure) if operator.json && !operator.has_told.get() && !failure.message.is_empty() => {
+            operator.print(&to_json(&failure.document())?)?;
+        }
+        _ => {}
+    }
+    done
 }
 
 impl Operator {
@@ -262,6 +276,7 @@ impl Operator {
     /// A reader that has seen enough (`| head`) is no error.
     pub(super) fn print(&self, text: &str) -> Result<u8, Failure> {
         let mut out = self.out.borrow_mut();
+        self.has_told.set(true);
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Ok(()) => Ok(0),
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure { exit: 0, ..Failure::error("") }),

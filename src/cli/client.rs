@@ -166,10 +166,10 @@ impl Client {
     }
 
     fn unreachable(&self, why: &str) -> Failure {
-        Failure {
-            lost_contact: true,
-            ..Failure::error(format!("cannot reach tidegate at {}: {why}; is `tidegate run` up? use --admin URL", self.url))
-        }
+        let (error, remedy) = (format!("cannot reach tidegate at {}: {why}", self.url), "is `tidegate run` up? use --admin URL".to_owned());
+        let message = format!("{error}; {remedy}");
+        let refusal = Some(Box::new(api::Error { error, remedy, problems: Vec::new() }));
+        Failure { lost_contact: true, refusal, ..Failure::error(message) }
     }
 
     fn host(&self) -> &str {
@@ -250,14 +250,15 @@ fn plain(error: &io::Error) -> String {
 
 fn refusal(url: &str, status: StatusCode, text: &str) -> Failure {
     let gone = status == StatusCode::NOT_FOUND;
-    match serde_json::from_str::<api::Error>(text) {
-        Ok(refused) if !refused.problems.is_empty() => {
-            let lines: Vec<String> = refused.problems.iter().map(super::screen::problem).collect();
-            Failure::error(format!("{}:\n{}", refused.error, lines.join("\n")))
-        }
-        Ok(refused) => Failure { not_found: gone, ..Failure::error(format!("{}; {}", refused.error, refused.remedy)) },
-        Err(_) => Failure::error(format!("{url} does not answer like a tidegate (status {status}); use --admin URL")),
-    }
+    let Ok(refused) = serde_json::from_str::<api::Error>(text) else {
+        return Failure::error(format!("{url} does not answer like a tidegate (status {status}); use --admin URL"));
+    };
+    let lines: Vec<String> = refused.problems.iter().map(super::screen::problem).collect();
+    let words = match lines.as_slice() {
+        [] => format!("{}; {}", refused.error, refused.remedy),
+        lines => format!("{}:\n{}", refused.error, lines.join("\n")),
+    };
+    Failure { not_found: gone, refusal: Some(Box::new(refused)), ..Failure::error(words) }
 }
 
 /// A name as one segment of a path (RFC 3986 §2.3).

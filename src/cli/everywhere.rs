@@ -4,7 +4,7 @@
 //! what was done is undone when a later one refuses all the same. What cannot be undone is said, with the place it was left in.
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, segment};
 use super::{Failure, act::Operator};
@@ -71,9 +71,11 @@ impl Operator {
             for (client, _) in &before {
                 let order = json!({ "dry_run": true, "force": force });
                 let refused = |why: &str| format!("nothing was changed anywhere: {} would refuse: {why}", client.url);
-                let tried: Value = client.post("/api/v1/reload", &order).await.map_err(|failure| failure.because(&refused("")))?;
-                if tried.get("result").is_some_and(|result| result == "would_refuse") {
-                    return Err(Failure::error(refused("see tidegate reload --dry-run")));
+                let tried: api::Reloaded = client.post("/api/v1/reload", &order).await.map_err(|failure| failure.because(&refused("")))?;
+                if tried.result == "would_refuse" {
+                    let problems: Vec<String> = tried.problems.iter().map(super::screen::problem).collect();
+                    let refusal = api::Error { error: refused("the reload"), problems: tried.problems, ..api::Error::default() };
+                    return Err(Failure { refusal: Some(Box::new(refusal)), ..Failure::error(refused(&problems.join("\n"))) });
                 }
             }
         }
@@ -141,7 +143,7 @@ async fn undone(plan: Plan<'_>, changed: &[&(&Client, api::Status)], at: &Client
     for line in &left {
         message.push_str(&format!("\nNOT taken back on {line}"));
     }
-    Failure { message, ..why }
+    why.told(message, &told)
 }
 
 /// How it was taken back.

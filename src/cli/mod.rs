@@ -1,6 +1,7 @@
 //! The command line: a subcommand is an admin call.
 //!
-//! Words for people go to standard output, or to standard error under `--json`, so that a script reads nothing but the document.
+//! Words for people go to standard output, or to standard error under `--json`, so that a script reads nothing but the document. That
+//! is also how it learns why something was refused.
 //! The exit code is part of the answer: see [`wait::Verdict`].
 
 mod act;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::args::{Cli, Command};
+use crate::api;
 
 /// Wrong usage (sysexits.h `EX_USAGE`), so that a script tells a typo from a failed drain.
 const USAGE: u8 = 64;
@@ -31,6 +33,8 @@ pub struct Failure {
     pub exit: u8,
     /// For standard error; empty when there is nothing to say.
     pub message: String,
+    /// What the process said, for a script.
+    pub(crate) refusal: Option<Box<api::Error>>,
     /// The process did not answer at all: it may be back soon.
     pub(crate) lost_contact: bool,
     /// It answered that there is no such thing.
@@ -40,7 +44,7 @@ pub struct Failure {
 impl Failure {
     /// Exit code 1.
     pub fn error(message: impl Into<String>) -> Failure {
-        Failure { exit: 1, message: message.into(), lost_contact: false, not_found: false }
+        Failure { exit: 1, message: message.into(), refusal: None, lost_contact: false, not_found: false }
     }
 
     /// Exit code 64.
@@ -49,7 +53,22 @@ impl Failure {
     }
 
     fn because(self, before: &str) -> Failure {
-        Failure { message: format!("{before}{}", self.message), ..self }
+        let message = format!("{before}{}", self.message);
+        self.told(message, before)
+    }
+
+    /// In other words; `before` is what they put before those of the process.
+    fn told(mut self, message: String, before: &str) -> Failure {
+        if let Some(refusal) = &mut self.refusal {
+            refusal.error.insert_str(0, before);
+        }
+        Failure { message, ..self }
+    }
+
+    /// As the API says it: error, remedy, problems.
+    fn document(&self) -> api::Error {
+        let words = || api::Error { error: self.message.trim().to_owned(), ..api::Error::default() };
+        self.refusal.as_deref().cloned().unwrap_or_else(words)
     }
 }
 

@@ -353,6 +353,31 @@ async fn a_drain_on_several_is_over_when_it_is_over_on_all() {
 }
 
 #[tokio::test]
+async fn a_script_reads_why_it_was_refused() {
+    let ((_one, first), (_two, second)) = (port().await, port().await);
+    let token = TokenFile::new("refused", SECRET);
+    let both = format!("{first},{second}");
+    let check = async |line: &str, admin: &str, exit: u8, expected: &str, remedy: &str| {
+        let (done, text) = typed_and_read(&format!("{line} --json"), admin, &token).await;
+        assert_eq!(done.unwrap_err().exit, exit, "{line}");
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"));
+        let said = |key: &str| document[key].as_str().unwrap_or_else(|| panic!("{line}: no {key} in {text}")).to_owned();
+        assert!(said("error").contains(expected), "{line}: {text}");
+        assert!(said("remedy").contains(remedy), "{line}: {text}");
+    };
+    check("promote shop v99", &first, 1, "release 'v99' of app 'shop' does not exist", "releases are").await;
+    check("maintain shop/v41/a9", &first, 1, "a9", "").await;
+    check("status shap", &first, 1, "app 'shap' does not exist", "").await;
+    check("wait d99", &first, 1, "does not exist", "").await;
+    check("reload", &first, 1, "started without a file", "by command").await;
+    check("sessions shap", &first, 1, "'shap' does not exist", "").await;
+    check("promote shop v99", &both, 1, "nothing was changed anywhere: ", "").await;
+    check("status", "http://127.0.0.1:1", 1, "cannot reach tidegate at http://127.0.0.1:1", "--admin").await;
+    check("status", "ftp://127.0.0.1:1", 64, "speaks http", "").await;
+    check("promote shop v42 --timeout 1s", &first, 64, "--timeout bounds nothing", "").await;
+}
+
+#[tokio::test]
 async fn waiting_ends_with_what_really_happened() {
     let (port, url) = port_idle(Duration::from_millis(300)).await;
     let token = TokenFile::new("waiting", SECRET);

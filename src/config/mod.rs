@@ -33,6 +33,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub struct Server {
     pub grace_period: Duration,
     /// How long SIGTERM is only announced, by `/readyz`: clients are accepted as before.
     pub lame_duck: Duration,
+    /// Longest wait for each step of a successor before it is given up.
+    pub upgrade_timeout: Duration,
     /// Longest time a client may take to send the header of a request.
     pub header_timeout: Duration,
     /// One line per exchange.
@@ -85,6 +88,7 @@ impl Default for Server {
             threads: cores(),
             grace_period: Duration::from_secs(30),
             lame_duck: Duration::ZERO,
+            upgrade_timeout: Duration::from_secs(30),
             // Enough for a phone in a tunnel; an attacker who trickles headers keeps a connection no longer than this.
             header_timeout: Duration::from_secs(10),
             access_log: Some(AccessLog::default()),
@@ -222,8 +226,20 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 /// # Errors
 /// As [`load`].
 pub fn read_source(path: &Path) -> Result<Source, Problems> {
+    source(path, bounded(path))
+}
+
+/// As [`read_source`], for a process that serves: it never waits, so a pipe is refused, and so is a file that is being written.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_source_again(path: &Path) -> Result<Source, Problems> {
+    source(path, read_regular(path))
+}
+
+fn source(path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Source, Problems> {
     let name = path.display().to_string();
-    let bytes = bounded(path).map_err(|error| {
+    let bytes = bytes.map_err(|error| {
         let what = format!("the file cannot be read: {error}");
         Problems::one(&name, 1, Wrong::new(what, "check the path given with -c, and that this user may read it"))
     })?;
@@ -267,6 +283,27 @@ fn bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = tree::MAX_BYTES as u64 + 1;
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The content of a regular file, and not much more than the limit of another, without ever waiting for anybody.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or was written meanwhile.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    let before = file.metadata()?;
+    if !before.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    (&file).take(tree::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    let after = file.metadata()?;
+    if before.modified()? != after.modified()? || before.len() != after.len() {
+        return Err(io::Error::other("it was written while it was read"));
+    }
     Ok(bytes)
 }
 

@@ -4,12 +4,13 @@
 //! then. A restart has no exact time. [`Restart::after`] is the last moment at which the life before was seen, so whatever is older
 //! is dead for certain, also at another proxy that noticed earlier or later; what lies between that and the proof is in doubt.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use super::ledger::{Counts, EndReason, Found, Ledger, LossCause, Standing};
 use super::time::Time;
-
-use serde::{Deserialize, Serialize};
 
 /// Ends are written down rounded up to this.
 const STAMP: std::time::Duration = std::time::Duration::from_millis(100);
@@ -46,6 +47,67 @@ pub struct Instance {
     pub value: Box<[u8]>,
     /// When that probe began.
     pub seen: Time,
+}
+
+/// The processes that have answered at one address, by their instance header.
+#[derive(Debug, Default)]
+pub struct Lineage {
+    last: Option<Instance>,
+    /// Latest last.
+    former: VecDeque<Box<[u8]>>,
+    several: bool,
+}
+
+/// What an instance header tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody said it before.
+    First,
+    /// The process that answered last time.
+    Same,
+    /// Another one, which nobody has seen yet: a restart, after this last look at the life before.
+    Another {
+        /// When the former one was last asked.
+        before: Time,
+    },
+    /// One of several that answer in turn: the header is that of a worker, or a balancer is behind the address. It proves nothing.
+    Several {
+        /// That was not known yet.
+        news: bool,
+    },
+}
+
+impl Lineage {
+    /// So many former processes are remembered: as many workers in turn are found out.
+    const FORMER: usize = 16;
+
+    /// Goes on from the process that answered last.
+    pub fn resume(last: Option<Instance>) -> Lineage {
+        Lineage { last, ..Lineage::default() }
+    }
+
+    /// The process that answered last.
+    pub fn last(&self) -> Option<Instance> {
+        self.last.clone()
+    }
+
+    /// Hears what an answer says that was asked for at `asked`.
+    pub fn hear(&mut self, value: Box<[u8]>, asked: Time) -> Told {
+        let again = self.former.contains(&value);
+        let before = self.last.replace(Instance { value: value.clone(), seen: asked });
+        let Some(before) = before else { return Told::First };
+        if before.value == value && !self.several {
+            return Told::Same;
+        }
+        if self.former.len() == Lineage::FORMER {
+            self.former.pop_front();
+        }
+        self.former.push_back(before.value);
+        if again || self.several {
+            return Told::Several { news: !std::mem::replace(&mut self.several, true) };
+        }
+        Told::Another { before: before.seen }
+    }
 }
 
 /// Lives so far, as they are written down.
@@ -160,5 +222,33 @@ impl Lives {
         if let Some(count) = self.begun.get(proof as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_proves_a_restart_unless_several_processes_say_it_in_turn() {
+        let check = |said: &str, expected: &str| {
+            let mut lineage = Lineage::default();
+            let told = said.bytes().enumerate().map(|(at, value)| match lineage.hear(Box::new([value]), Time(at as u64)) {
+                Told::First => '1',
+                Told::Same => '=',
+                Told::Another { before } => {
+                    assert_eq!(before, Time(at as u64 - 1), "the last look at the life before");
+                    '!'
+                }
+                Told::Several { news: true } => '?',
+                Told::Several { news: false } => '.',
+            });
+            assert_eq!(told.collect::<String>(), expected, "{said}");
+        };
+        check("aaa", "1==");
+        check("aabbc", "1=!=!");
+        check("abab", "1!?.");
+        check("abcdabcd", "1!!!?...");
+        check("abaaa", "1!?..");
     }
 }

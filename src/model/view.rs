@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -112,6 +113,15 @@ impl App {
         }
         let former = named().filter(|former| issued.as_secs() <= former.until.as_secs()).min_by_key(|former| former.until);
         former.map(|former| former.slot).or_else(|| self.slot(release, backend))
+    }
+
+    /// When a pin that calls a backend by its present name is to say that it was issued: pins count seconds, and in the second in
+    /// which the name passed to it a pin would still mean the backend before.
+    pub fn issue_time(&self, backend: &Backend, now: Time) -> Time {
+        let before =
+            |former: &&FormerName| *former.release == *backend.release && *former.name == *backend.spec.name && former.slot != backend.slot;
+        let passed = self.former.iter().filter(before).map(|former| former.until.as_secs()).max();
+        if passed == Some(now.as_secs()) { now + Duration::from_secs(1) } else { now }
     }
 
     /// The newest release that takes new sessions: what `X-Tidegate-Current` says.

@@ -24,8 +24,8 @@ pub struct Visit {
     stands_in: bool,
     decided_at: Time,
     attention: Attention,
-    /// Whether its backend was ever suspected of a restart, so that its word for the session is worth noting.
-    doubted: bool,
+    /// How often its backend had been suspected of a restart when it began: only that life's word is heard in its answer.
+    doubts: u32,
     /// The name under which the ledger counts it.
     counted: Option<SessionKey>,
 }
@@ -81,7 +81,7 @@ impl Visit {
             stands_in: forward.stands_in,
             decided_at,
             attention,
-            doubted: forward.backend.live.counts.doubts() > 0,
+            doubts: forward.backend.live.counts.doubts(),
             counted: None,
         };
         let mut change = PinChange::AsDue;
@@ -189,8 +189,8 @@ impl Visit {
 
     /// The session's own backend has honoured it.
     fn vouch(&self, ledger: &Ledger, now: Time) {
-        if let Some(key) = self.key.filter(|_| self.doubted && !self.stands_in) {
-            ledger.vouch(key, self.slot, now);
+        if let Some(key) = self.key.filter(|_| self.doubts > 0 && !self.stands_in) {
+            ledger.vouch(key, self.slot, self.doubts, now);
         }
     }
 

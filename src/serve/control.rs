@@ -17,11 +17,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use self::evictions::Eviction;
-pub use self::memory::DrainBook;
+pub use self::memory::{DrainBook, EvictionMemory};
 use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
+use super::state::WriteFailures;
+use super::upgrade::overlap::Overlap;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
@@ -51,10 +53,14 @@ pub struct Control {
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
     pub tunnels: OpenTunnels,
+    /// The other process, during an upgrade.
+    pub overlap: Overlap,
     /// Reports of verdicts, by what became of them.
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
     pub reloads: Reloads,
+    /// Attempts to write the state that failed.
+    pub write_failures: WriteFailures,
 }
 
 #[derive(Default)]
@@ -62,6 +68,8 @@ struct Inner {
     drains: VecDeque<Drain>,
     last_drain: u64,
     evictions: Vec<Eviction>,
+    /// The same in words, also while they are worked off.
+    evicting: Vec<EvictionMemory>,
     events: VecDeque<Event>,
     /// Drains that are over, in the order of [`VERDICTS`]; outlives the drains that are kept.
     finished: [u64; VERDICTS.len()],
@@ -97,8 +105,10 @@ impl Control {
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
+            overlap: Overlap::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
+            write_failures: WriteFailures::default(),
         }
     }
 
@@ -144,10 +154,15 @@ impl Control {
         self.frozen.store(frozen, Ordering::Release);
     }
 
+    /// Whether another process takes over, or the one before has not finished.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
     /// # Errors
     /// Another process is taking over.
     fn thawed(&self) -> Result<(), Refused> {
-        if !self.frozen.load(Ordering::Acquire) {
+        if !self.is_frozen() {
             return Ok(());
         }
         Err(Refused::new(RefusedKind::Conflict, "an upgrade is under way", "nothing was changed: try again in a few seconds"))

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::admin::{self, Access, Admin, AdminListener, Token, Upgrade};
+use super::admin::{self, Access, Admin, AdminListener, Flush, Token, Upgrade};
 use super::control::Control;
 use super::exchange::explain;
 use super::reload::Reloader;
@@ -44,6 +45,7 @@ pub struct Operator {
     stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     door: Arc<Door>,
+    served: JoinHandle<()>,
     threads: Runtime,
 }
 
@@ -57,6 +59,8 @@ pub struct Parts {
     pub inherited: Option<OwnedFd>,
     /// Nobody is accepted until [`Door::pause`] says so.
     pub paused: bool,
+    /// Writes down what was ordered.
+    pub flush: Box<Flush>,
     /// Replaces this process.
     pub upgrade: Box<Upgrade>,
 }
@@ -89,6 +93,12 @@ impl Door {
     pub fn leave_to_successor(&self) {
         self.left.store(true, Ordering::Release);
     }
+
+    /// This process answers here from now on, and takes the file of a Unix socket with it.
+    pub fn open(&self) {
+        self.left.store(false, Ordering::Release);
+        self.pause(false);
+    }
 }
 
 impl Operator {
@@ -97,7 +107,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError`], naming the file or address.
     pub fn start(config: &Config, parts: Parts) -> Result<Operator, OperatorError> {
-        let Parts { reloader, ready, inherited, paused, upgrade } = parts;
+        let Parts { reloader, ready, inherited, paused, flush, upgrade } = parts;
         let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
@@ -129,11 +139,12 @@ impl Operator {
                 None => ExplainReport::default(),
             }),
             export: Box::new(move || export(&super::present::present(&exported.reloads.applied().config, &exported.view()))),
+            flush,
             upgrade,
             stop: stopped,
             paused: pause,
         };
-        threads.spawn(async move {
+        let served = threads.spawn(async move {
             if let Err(error) = admin::serve(listener, access, Arc::new(admin)).await {
                 log::error!("the admin address is no longer served: {error}");
             }
@@ -142,7 +153,7 @@ impl Operator {
             AdminAddress::Tcp(asked) => log::info!("admin address http://{}", address.unwrap_or(*asked)),
             AdminAddress::Unix(path) => log::info!("admin address unix:{}", path.display()),
         }
-        Ok(Operator { address, token_file, stopping, stop, door, threads })
+        Ok(Operator { address, token_file, stopping, stop, door, served, threads })
     }
 
     /// Runs a task beside it, away from the workers that serve clients.
@@ -168,6 +179,12 @@ impl Operator {
     /// Ends it; event streams are closed.
     pub fn stop(self) {
         self.stop.send_replace(true);
+        // Whoever ordered the upgrade is still to hear what came of it. That is bounded where it is served.
+        if self.door.left.load(Ordering::Acquire)
+            && let Err(panic) = self.threads.block_on(self.served)
+        {
+            log::error!("the admin address: {panic}");
+        }
         self.threads.shutdown_background();
     }
 }

@@ -228,10 +228,10 @@ impl Reloader {
         let reloads = &self.control.reloads;
         let before = reloads.applied();
         let path = before.path.clone().ok_or(Rejected::NoFile)?;
-        let source = config::read_source(&path).map_err(Rejected::Problems)?;
+        let source = config::read_source_again(&path).map_err(Rejected::Problems)?;
         let config = source.config.clone();
         let prepared = prepare(&before.config, &config, reloads.listeners(), self.access_log.as_ref())?;
-        let reload = Reload { applied: before.config.apps.clone(), next: self.apps(&config.apps)?, force: order.force };
+        let reload = Reload { applied: before.config.apps.clone(), next: self.apps(&config.apps)?, force: order.force, serving: true };
         let plan = self.control.plan(&reload);
         let refusals: Vec<Refused> = prepared.refusals.iter().cloned().chain(plan.refusals).collect();
         let mut lines = prepared.lines.clone();
@@ -243,7 +243,10 @@ impl Reloader {
         let (changed, drains) = self.control.reload(&reload).map_err(Rejected::Refused)?;
         lines.extend(changed);
         self.publish(prepared, &config);
+        // Last: a crash before it has the same edit applied again, which changes nothing; one after a file that is noted too early
+        // would lose the edit.
         reloads.set_applied(AppliedFile::new(Some(&path), source, self.control.now()));
+        self.control.changed();
         Ok(Report { dry_run: false, lines, refusals: Vec::new(), drains })
     }
 

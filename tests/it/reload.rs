@@ -1,8 +1,11 @@
 //! The file is edited while people work: what is applied, what is refused and in which words, and that nobody notices.
 
+mod bad_files;
 mod load;
 mod mutations;
+mod restart;
 mod rules;
+mod together;
 mod watch;
 
 use serde_json::{Value, json};

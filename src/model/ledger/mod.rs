@@ -322,11 +322,12 @@ impl Ledger {
         self.with(key, now, |shard, i, _| shard.end(i, EndReason::Lost, Some(cause), 0, now)).unwrap_or(false)
     }
 
-    /// The backend in `slot` knows the session: what made that doubtful is settled.
-    pub fn vouch(&self, key: SessionKey, slot: u32, now: Time) {
+    /// The backend in `slot` knows the session: what made that doubtful is settled. `doubts`: how often it had been in doubt when it
+    /// was asked; a former life's word is worth nothing.
+    pub fn vouch(&self, key: SessionKey, slot: u32, doubts: u32, now: Time) {
         let now = self.clock.now(now);
         self.with(key, now, |shard, i, _| {
-            if shard.slab.at(i).slot == slot {
+            if shard.slab.at(i).slot == slot && shard.counts(slot).doubts() == doubts {
                 shard.vouch(i);
             }
         });

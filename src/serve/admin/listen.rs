@@ -51,7 +51,10 @@ impl AdminListener {
             AdminAddress::Unix(path) => {
                 let listener = std::os::unix::net::UnixListener::from(socket);
                 listener.set_nonblocking(true)?;
-                Ok(AdminListener::Unix(UnixListener::from_std(listener)?, SocketFile::of(path)?))
+                let file = SocketFile::of(path)?;
+                // Still that of the process before, which goes on answering there if this one comes to nothing.
+                file.left.store(true, Ordering::Release);
+                Ok(AdminListener::Unix(UnixListener::from_std(listener)?, file))
             }
         }
     }
@@ -67,7 +70,7 @@ impl AdminListener {
         }
     }
 
-    /// Whether the file of a Unix socket stays when this ends, for a successor answers there.
+    /// Whether the file of a Unix socket stays when this ends, for another process answers there.
     pub fn left_to_successor(&self) -> Arc<AtomicBool> {
         match self {
             AdminListener::Tcp(_) => Arc::default(),

@@ -62,6 +62,9 @@ pub type Export = dyn Fn() -> String + Send + Sync;
 /// Replaces this process by another one; blocks until that one serves or has failed. Answers its process id, or why not.
 pub type Upgrade = dyn Fn() -> Result<u32, String> + Send + Sync;
 
+/// Waits until everything that happened before is written down, or says why it cannot be.
+pub type Flush = dyn Fn() -> Result<(), String> + Send + Sync;
+
 /// What the handlers work with.
 pub struct Admin {
     /// The one door to the snapshot.
@@ -76,6 +79,8 @@ pub struct Admin {
     pub explain: Box<Explain>,
     /// The configuration's way back to YAML.
     pub export: Box<Export>,
+    /// Before an order is confirmed.
+    pub flush: Box<Flush>,
     /// A new process in place of this one.
     pub upgrade: Box<Upgrade>,
     /// True when the process stops: event streams end, idle connections close.
@@ -130,6 +135,7 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
         .route("/events", get(tell::events))
         .route("/reload", post(reload::reload))
         .route("/upgrade", post(order::upgrade));
+    let v1 = v1.layer(from_fn_with_state(Arc::clone(&admin), written_down));
     Router::new()
         .route("/", get(tell::page))
         .route("/healthz", get(tell::healthz))
@@ -161,6 +167,24 @@ async fn guard(State(access): State<Access>, request: Request, next: Next) -> Re
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// An order that is confirmed survives this process: whoever was told that a release was promoted goes on to stop the other one.
+async fn written_down(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let changes = !request.method().is_safe();
+    let response = next.run(request).await;
+    if !changes || !response.status().is_success() {
+        return response;
+    }
+    match tokio::task::spawn_blocking(move || (admin.flush)()).await {
+        Ok(Ok(())) => response,
+        Ok(Err(why)) => {
+            // It was done all the same, and is written down as soon as that is possible.
+            log::warn!("an order was carried out that cannot be written down yet: {why}");
+            response
+        }
+        Err(panic) => Fault::new(StatusCode::INTERNAL_SERVER_ERROR, panic.to_string(), "see the log").into_response(),
+    }
 }
 
 /// The framework's own refusals (a body that is too large, a path that is no UTF-8) get our form.

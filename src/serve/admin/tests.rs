@@ -93,6 +93,7 @@ fn admin(control: &Arc<Control>) -> (Arc<Admin>, watch::Sender<bool>) {
         stopping: Arc::default(),
         explain: Box::new(explain),
         export: Box::new(|| "apps: {}\n".to_owned()),
+        flush: Box::new(|| Ok(())),
         upgrade: Box::new(|| Err("nobody upgrades here".to_owned())),
         stop: stopped,
         paused: watch::channel(false).1,

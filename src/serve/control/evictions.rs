@@ -5,19 +5,42 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Control;
+use super::memory::EvictionMemory;
+use super::{Control, Inner};
 use crate::model::change::{Refused, RefusedKind};
 use crate::model::drain::Pace;
 use crate::model::event::Owner;
 use crate::model::target::Target;
-use crate::model::view::App;
+use crate::model::view::{App, View};
 
 /// Sessions of one app that are still to go.
 pub(super) struct Eviction {
+    target: Target,
     app: Arc<App>,
     slots: Vec<u32>,
     idle: Option<Duration>,
     pace: Pace,
+}
+
+impl Eviction {
+    /// What is to be remembered of it.
+    pub(super) fn remember(&self) -> EvictionMemory {
+        EvictionMemory { target: self.target.to_string(), app: self.app.name.to_string(), idle: self.idle }
+    }
+
+    /// Goes on where a process before left it; a target that is gone has nobody left.
+    pub(super) fn recall(memory: &EvictionMemory, view: &View) -> Option<Eviction> {
+        let target = Target::parse(&memory.target).ok()?;
+        let (app, slots) = target.slots(view).into_iter().find(|(app, _)| *app.name == *memory.app)?;
+        Some(Eviction { target, app, slots, idle: memory.idle, pace: Pace::default() })
+    }
+}
+
+impl Inner {
+    /// What is under way, for whoever looks while the evictions are worked off.
+    pub(super) fn note_evictions(&mut self) {
+        self.evicting = self.evictions.iter().map(Eviction::remember).collect();
+    }
 }
 
 impl Control {
@@ -42,9 +65,13 @@ impl Control {
         let count: usize = apps.iter().map(|(app, slots)| chosen(app, slots)).sum();
         self.note(Owner::Operator, &target.to_string(), format!("{count} sessions are evicted"));
         // All at once would be a login rush: the timer takes them at the app's rate, the first second's worth now.
-        let evictions = apps.into_iter().map(|(app, slots)| Eviction { app, slots, idle, pace: Pace::eager() });
+        let evictions = apps.into_iter().map(|(app, slots)| Eviction { target: target.clone(), app, slots, idle, pace: Pace::eager() });
         let begun = self.evict_some(evictions.collect());
-        self.lock().evictions.extend(begun);
+        let mut inner = self.lock();
+        inner.evictions.extend(begun);
+        inner.note_evictions();
+        drop(inner);
+        self.changed();
         Ok(count)
     }
 
@@ -53,7 +80,13 @@ impl Control {
         let evictions = std::mem::take(&mut self.lock().evictions);
         if !evictions.is_empty() {
             let left = self.evict_some(evictions);
-            self.lock().evictions.extend(left);
+            let mut inner = self.lock();
+            inner.evictions.extend(left);
+            let before = inner.evicting.len();
+            inner.note_evictions();
+            if inner.evicting.len() != before {
+                self.changed();
+            }
         }
     }
 

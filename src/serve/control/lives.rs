@@ -13,6 +13,7 @@ impl Control {
     /// # Errors
     /// [`Refused`] when the target does not exist.
     pub fn lost(&self, target: &Target) -> Result<usize, Refused> {
+        self.thawed()?;
         let (view, now) = (self.view(), self.now());
         let apps = target.slots(&view);
         if apps.is_empty() {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::evictions::Eviction;
 use super::{Control, DRAINS_KEPT, DrainOrder, Inner, VERDICTS};
 use crate::model::change::{Change, NewApp, Refused};
 use crate::model::drain::Drain;
@@ -24,6 +26,20 @@ pub struct DrainBook {
     pub finished: BTreeMap<String, u64>,
     /// Those that run and the latest that are over, oldest first.
     pub drains: Vec<DrainMemory>,
+    /// Evictions that were ordered and are under way.
+    #[serde(default)]
+    pub evictions: Vec<EvictionMemory>,
+}
+
+/// An eviction that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvictionMemory {
+    /// As typed.
+    pub target: String,
+    /// One of those that the target concerns.
+    pub app: String,
+    /// Only sessions that are silent for so long.
+    pub idle: Option<Duration>,
 }
 
 impl DrainBook {
@@ -61,6 +77,7 @@ impl Control {
             last: inner.last_drain,
             finished: finished.collect(),
             drains: inner.drains.iter().map(|drain| drain.remember(&view)).collect(),
+            evictions: inner.evicting.clone(),
         }
     }
 
@@ -89,6 +106,10 @@ impl Control {
             *count = book.finished.get(verdict.as_str()).copied().unwrap_or(0);
         }
         let loaded = self.apply_locked(&mut inner, &Change::Load(apps), Owner::Config, DrainOrder::default());
-        loaded.map(drop).map_err(|Refused { what, .. }| what)
+        loaded.map_err(|Refused { what, .. }| what)?;
+        let view = self.view();
+        inner.evictions = book.evictions.iter().filter_map(|memory| Eviction::recall(memory, &view)).collect();
+        inner.note_evictions();
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use super::*;
 use crate::model::admission::{Admission, Health, Intent};
 use crate::model::change::NewApp;
+use crate::model::change::reload::Reload;
 use crate::model::pin::Keyring;
 use crate::model::session_key::{KeyedHash, SessionKey};
 use crate::model::settings::Settings;
@@ -43,6 +44,22 @@ fn open_session(control: &Control, id: u8) {
     let view = control.view();
     let app = view.app("shop").unwrap();
     app.ledger.born(SessionKey([id; 16]), app.slot("v1", "a1").unwrap(), 0, control.now());
+}
+
+#[test]
+fn while_another_process_takes_over_a_reload_is_refused_and_leaves_no_trace() {
+    let control = control("v2:b1 >v1:a1");
+    let app = Arc::clone(&control.view().apps[0]);
+    let spec = |drawn: &str| sketch::app("shop", drawn, Settings::clone(&app.settings));
+    let next = NewApp { spec: spec("v2:b1*7 >v1:a1"), keyring: Arc::clone(&app.keyring), hash: Arc::clone(&app.hash), memory: None };
+    let reload = Reload { applied: vec![spec("v2:b1 >v1:a1")], next: vec![next], force: true, serving: true };
+    control.freeze(true);
+    let (before, generation) = (control.view(), control.generation());
+    let refused = control.reload(&reload).unwrap_err();
+    assert_eq!(refused.iter().map(|r| r.what.as_str()).collect::<Vec<_>>(), ["an upgrade is under way"]);
+    assert!(Arc::ptr_eq(&before, &control.view()) && control.generation() == generation);
+    control.freeze(false);
+    assert_eq!(control.reload(&reload).unwrap().0.len(), 1, "it failed, and the edit is applied after it");
 }
 
 #[test]

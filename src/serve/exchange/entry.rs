@@ -15,7 +15,7 @@ use super::patience::{Patience, QueueTurn};
 use super::request_head::unburden;
 use crate::model::backend::Backend;
 use crate::model::balance::mix;
-use crate::model::decide::{Decision, Footing, Forward, Question, decide};
+use crate::model::decide::{Decision, Footing, Forward, PinClaim, Question, decide};
 use crate::model::facts::Facts;
 use crate::model::gate::{ClaimError, InFlight};
 use crate::model::ledger::Attention;
@@ -93,6 +93,21 @@ impl Gateway {
         claimed
     }
 
+    /// Whether it carries an id that only the other process of an upgrade may know, and nothing else says where it belongs.
+    pub(super) fn may_be_known_elsewhere(&self, exchange: &Exchange) -> bool {
+        self.control.overlap.is_asking()
+            && exchange
+                .facts
+                .as_ref()
+                .is_some_and(|facts| facts.key.is_some() && facts.session.is_none() && matches!(facts.pin, PinClaim::None))
+    }
+
+    /// Asks there first.
+    pub(super) async fn claim_after_asking(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+        self.control.overlap.catch_up().await;
+        self.claim_again(session, exchange).await
+    }
+
     /// Decides anew after the backend of the former claim could not be reached.
     pub(super) async fn claim_again(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
         exchange.claim = None;
@@ -126,6 +141,8 @@ impl Gateway {
                 crowd = Some(place);
                 exchange.tried = tried;
                 claims = 0..CLAIMS;
+                let Some(anew) = self.look_again(session, exchange, &app) else { return Ok(Err(Reason::NoApp)) };
+                (app, facts) = anew;
                 continue;
             }
             let forward = match decision {
@@ -138,13 +155,8 @@ impl Gateway {
                 Decision::Wait(backend, longest) => {
                     exchange.waited = true;
                     Patience::of(session).until_admitted(session, &backend, longest).await?;
-                    // Much may have happened meanwhile, also to this session.
-                    exchange.decided_at = self.control.now();
-                    let Some(fresh) = self.control.view().app(&app.name).cloned() else { return Ok(Err(Reason::NoApp)) };
-                    app = fresh;
-                    facts = read_facts(&app, session, exchange.decided_at);
-                    exchange.app = Some(Arc::clone(&app));
-                    exchange.facts = Some(facts);
+                    let Some(anew) = self.look_again(session, exchange, &app) else { return Ok(Err(Reason::NoApp)) };
+                    (app, facts) = anew;
                     continue;
                 }
             };
@@ -163,7 +175,10 @@ impl Gateway {
                 }
                 Err(ClaimError::Full) => match self.queue(session, exchange, &app, forward).await? {
                     Some(entered) => return Ok(entered),
-                    None => continue,
+                    None => {
+                        let Some(anew) = self.look_again(session, exchange, &app) else { return Ok(Err(Reason::NoApp)) };
+                        (app, facts) = anew;
+                    }
                 },
                 Err(ClaimError::Closed) => {
                     let view = self.control.view();
@@ -176,6 +191,16 @@ impl Gateway {
             }
         }
         Ok(Err(Reason::NoBackend))
+    }
+
+    /// Much may have happened while it waited: to the app, and to this session. `None`: the app is gone.
+    fn look_again(&self, session: &Session, exchange: &mut Exchange, app: &App) -> Option<(Arc<App>, Facts)> {
+        let app = self.control.view().app(&app.name).cloned()?;
+        exchange.decided_at = self.control.now();
+        let facts = read_facts(&app, session, exchange.decided_at);
+        exchange.app = Some(Arc::clone(&app));
+        exchange.facts = Some(facts);
+        Some((app, facts))
     }
 
     /// The backend that a new client is to wait for, because all are full or others wait already.

@@ -34,7 +34,7 @@ struct Queue {
     /// Who is offered a place that nobody here wants: a backend's own users come before new clients.
     next: Option<Arc<Queue>>,
     /// What the queue is for. Held, because its address is the queue's name.
-    _owner: Arc<dyn Any + Send + Sync>,
+    owner: Arc<dyn Any + Send + Sync>,
 }
 
 impl Queue {
@@ -101,7 +101,14 @@ impl Queues {
     fn of(&self, owner: Arc<dyn Any + Send + Sync>, next: Option<Arc<Queue>>) -> Arc<Queue> {
         let key = Arc::as_ptr(&owner).addr();
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(queues.entry(key).or_insert_with(|| Arc::new(Queue { line: Mutex::default(), next, _owner: owner })))
+        if let Some(queue) = queues.get(&key) {
+            return Arc::clone(queue);
+        }
+        // What nobody but its queue knows any more was removed.
+        queues.retain(|_, queue| Arc::strong_count(queue) > 1 || Arc::strong_count(&queue.owner) > 1);
+        let queue = Arc::new(Queue { line: Mutex::default(), next, owner });
+        queues.insert(key, Arc::clone(&queue));
+        queue
     }
 
     /// By what survives snapshots.

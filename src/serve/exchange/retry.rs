@@ -18,7 +18,8 @@ impl Gateway {
     /// Decides it, for an error after the connect.
     pub(super) fn broke_off(&self, session: &Session, exchange: &mut Exchange, mut e: Box<Error>, reused: bool) -> Box<Error> {
         // An HTTP/2 backend may say itself that it has not acted (RFC 9113 §8.7); Pingora then has decided already.
-        let refused = matches!(e.retry, RetryType::Decided(true));
+        // It decides so too where the backend wrote nonsense: that is no such word.
+        let refused = matches!(e.retry, RetryType::Decided(true)) && e.etype() == &ErrorType::H2Error;
         let method = &session.req_header().method;
         let whole = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
         if !whole || !(refused || method.is_idempotent()) {

@@ -1,5 +1,7 @@
 //! What an answer says of its session: told to the ledger by the rules of the model, and turned into the client's next pin.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use pingora_core::Result;
@@ -74,17 +76,19 @@ impl Gateway {
         };
         let change = if change == PinChange::AsDue { exchange.pin_change } else { change };
         if app.settings.session.pin == PinMode::Cookie {
-            exchange.pin_line = pin_line(session, &app, response, exchange, change, &told, now);
+            let view = self.control.snapshot();
+            exchange.pin_line = pin_line(session, [&app, view.app(&app.name).unwrap_or(&app)], response, exchange, change, &told, now);
         }
         exchange.app = Some(app);
         Ok(())
     }
 }
 
-/// The line that sets or deletes the pin, if this answer is to carry one.
+/// The line that sets or deletes the pin, if this answer is to carry one. The app as it was at the decision, and as it is
+/// at present.
 fn pin_line(
     session: &Session,
-    app: &App,
+    [app, present]: [&App; 2],
     response: &ResponseHeader,
     exchange: &Exchange,
     change: PinChange,
@@ -140,13 +144,15 @@ fn pin_line(
     };
     // A pin that stays where it was keeps its issue time, and one for a session that was there is dated by the decision: where
     // ledger and pin disagree the later issued wins, and a slow answer must not outrank a later move.
+    let backend = &claim.forward.backend;
+    // A name that has passed to another address since the decision would mean that one from now on.
+    let named = present.backend(backend.slot).filter(|present| Arc::ptr_eq(&present.live, &backend.live)).unwrap_or(backend);
     let issued = match (change, held.as_deref()) {
-        (PinChange::NewSession, _) => now,
+        (PinChange::NewSession, _) => present.issue_time(named, now),
         (_, Some(pin)) if here => pin.issued,
         _ => exchange.decided_at,
     };
-    let backend = &claim.forward.backend;
-    let pin = Pin { release: &backend.release, backend: &backend.spec.name, binding, issued, seen: now, attributes };
+    let pin = Pin { release: &backend.release, backend: &named.spec.name, binding, issued, seen: now, attributes };
     Some(set_pin_cookie(&app.pin_cookie, &app.keyring.sign(&app.name, &pin), &attributes, now))
 }
 

@@ -20,7 +20,7 @@ use crate::model::backend::{Backend, Live};
 use crate::model::balance::mix;
 use crate::model::event::Owner;
 use crate::model::health::{ConnectFailure, HealthTrack, ProbeAnswer};
-use crate::model::incarnation::{Instance, Proof};
+use crate::model::incarnation::{Lineage, Proof, Told};
 use crate::model::ledger::Ledger;
 use crate::model::path_map::PathMap;
 use crate::model::routes::under;
@@ -149,13 +149,13 @@ impl Watch {
         let mut subject = lock(&self.subject).clone();
         let mut probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&subject.spec), subject.health.clone());
         let mut resolver = Resolver::default();
-        let (mut known, mut witness) = (self.live.instance(), Witness::default());
+        let (mut known, mut witness) = (Lineage::resume(self.live.instance()), Witness::default());
         loop {
             let now = lock(&self.subject).clone();
             if !now.probed_alike(&subject) {
                 probe = BackendProbe::new(Arc::clone(&connectors), Arc::clone(&now.spec), now.health.clone());
                 // The new settings may name another header: its value proves nothing yet.
-                (known, witness) = (None, Witness::default());
+                (known, witness) = (Lineage::default(), Witness::default());
             }
             subject = now;
             let started = Instant::now();
@@ -171,7 +171,7 @@ impl Watch {
         subject: &Subject,
         probe: &BackendProbe,
         resolver: &mut Resolver,
-        known: &mut Option<Instance>,
+        known: &mut Lineage,
         witness: &mut Witness,
     ) {
         match resolver.address(&subject.spec.address, &self.live).await {
@@ -205,19 +205,33 @@ impl Watch {
     }
 
     /// Whether the answer tells which process gave it, and that is no news any more.
-    fn compare_lives(&self, subject: &Subject, known: &mut Option<Instance>, seen: Option<Box<[u8]>>, asked: Time) -> bool {
+    fn compare_lives(&self, subject: &Subject, known: &mut Lineage, seen: Option<Box<[u8]>>, asked: Time) -> bool {
         let Some(value) = seen else { return false };
-        let now = Instance { value, seen: asked };
-        let before = known.replace(now.clone());
-        if before.as_ref().is_some_and(|before| before.value == now.value) {
-            return true;
+        let told = known.hear(value, asked);
+        self.live.set_instance(known.last());
+        match told {
+            Told::Same => return true,
+            Told::First => {}
+            Told::Several { news } => {
+                if news {
+                    let header = subject.health.instance_header.as_deref().unwrap_or_default();
+                    let what = format!("several processes answer at this address, by {header}: no restart can be told by it");
+                    self.control.note(Owner::Health, &subject.name(), what);
+                }
+                return false;
+            }
+            Told::Another { before } => {
+                let lost = self.live.reborn(Proof::Header, &subject.ledger, subject.slot, before, self.control.now());
+                self.control.note(
+                    Owner::Health,
+                    &subject.name(),
+                    format!("restarted, as its instance header proves; {lost} sessions lost"),
+                );
+                return true;
+            }
         }
-        self.live.set_instance(Some(now));
         self.control.changed();
-        let Some(before) = before else { return false };
-        let lost = self.live.reborn(Proof::Header, &subject.ledger, subject.slot, before.seen, self.control.now());
-        self.control.note(Owner::Health, &subject.name(), format!("restarted, as its instance header proves; {lost} sessions lost"));
-        true
+        false
     }
 
     /// Until the next probe is due, or a failed connect, a change of settings or the end of the process asks for one.

@@ -2,9 +2,8 @@
 //!
 //! A restart would begin with the file: what is listed here is what it would undo.
 
-use std::fs;
-
 use super::AppliedFile;
+use crate::config;
 use crate::model::settings::{AppSpec, Current};
 use crate::model::view::{App, View};
 
@@ -12,7 +11,7 @@ use crate::model::view::{App, View};
 pub fn differs(file: &AppliedFile, view: &View) -> Vec<String> {
     let mut told = Vec::new();
     if let Some(path) = &file.path {
-        match fs::read(path) {
+        match config::read_regular(path) {
             Ok(text) if text == file.text.as_bytes() => {}
             Ok(_) => told.push(format!("{} has changed since it was applied: tidegate reload --dry-run says how", path.display())),
             Err(error) => told.push(format!("{} cannot be read any more: {error}", path.display())),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::Rejected;
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Server};
 use crate::model::change::reload::Line;
 use crate::model::change::{Refused, RefusedKind};
 use crate::serve::access_log::{AccessLog, Redirection};
@@ -52,6 +52,12 @@ pub(super) fn prepare(old: &Config, new: &Config, listeners: &[ListenerHandle], 
     if old.server.grace_period != new.server.grace_period {
         prepared.line("server.grace_period", format!("{:?} -> {:?}", old.server.grace_period, new.server.grace_period));
     }
+    if old.server.lame_duck != new.server.lame_duck {
+        prepared.line("server.lame_duck", format!("{:?} -> {:?}", old.server.lame_duck, new.server.lame_duck));
+    }
+    if old.server.upgrade_timeout != new.server.upgrade_timeout {
+        prepared.line("server.upgrade_timeout", format!("{:?} -> {:?}", old.server.upgrade_timeout, new.server.upgrade_timeout));
+    }
     if old.server.watch != new.server.watch {
         prepared.line("server.watch", format!("{} -> {}", old.server.watch, new.server.watch));
     }
@@ -68,6 +74,9 @@ pub(super) fn prepare(old: &Config, new: &Config, listeners: &[ListenerHandle], 
 
 /// What was decided once, when the process began.
 fn fixed(prepared: &mut Preparation, old: &Config, new: &Config) {
+    // Whoever adds a key decides here which of the two it is.
+    let Config { server, listeners: _, admin: _, state: _, trusted_proxies: _, apps: _ } = new;
+    let Server { threads: _, grace_period: _, lame_duck: _, upgrade_timeout: _, header_timeout: _, access_log: _, watch: _ } = server;
     let addresses = |listeners: &[Listener]| listeners.iter().map(|l| l.address).collect::<HashSet<SocketAddr>>();
     let (before, after) = (addresses(&old.listeners), addresses(&new.listeners));
     for listener in new.listeners.iter().filter(|l| !before.contains(&l.address)) {
@@ -86,7 +95,9 @@ fn fixed(prepared: &mut Preparation, old: &Config, new: &Config) {
         prepared.needs_upgrade("admin is changed");
     }
     if old.state != new.state {
-        prepared.needs_upgrade("state is changed");
+        let remedy = "sessions and keys are there: stop this process, move the directory, and start it again";
+        let what = "state is changed".to_owned();
+        prepared.refusals.push(Refused { kind: RefusedKind::Conflict, what, remedy: remedy.to_owned() });
     }
     if old.server.threads != new.server.threads {
         prepared.needs_upgrade(format!("server.threads: {} -> {}", old.server.threads, new.server.threads));
@@ -128,6 +139,7 @@ mod tests {
         check(|new| new.server.access_log = None, &["server.access_log is switched on or off"]);
         check(|new| new.server.header_timeout = Duration::from_secs(1), &["server.header_timeout: 10s -> 1s"]);
         check(|new| new.server.grace_period = Duration::from_secs(1), &["+ server.grace_period 30s -> 1s"]);
+        check(|new| new.server.lame_duck = Duration::from_secs(1), &["+ server.lame_duck 0ns -> 1s"]);
         check(|new| new.server.watch = true, &["+ server.watch false -> true"]);
         check(|new| new.trusted_proxies.push("10.0.0.0/8".parse().expect("a network")), &["+ trusted_proxies changed"]);
     }

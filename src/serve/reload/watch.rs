@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Reloader;
+use crate::config;
 
 /// The file must have been the same for so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -24,7 +25,8 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Between two looks whether watching was switched on by a reload.
 const ASLEEP: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from another without reading it: device, inode, length, time of the last change.
+/// What tells one state of a file from another without reading it: device, inode, length, time of the last change, also of its
+/// permissions.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// Watches on a thread of its own, for as long as the process runs; looks only while the applied file says `watch: true`.
@@ -71,6 +73,11 @@ fn watch(reloader: &Reloader, path: &Path) {
     // What happened before the watch began may differ from what was applied.
     let mut seen: Stamp = None;
     while reloader.control().reloads.applied().config.server.watch {
+        if reloader.control().is_frozen() {
+            // An upgrade: where it fails, the edit is looked at after it.
+            std::thread::park_timeout(ASLEEP);
+            continue;
+        }
         let now = settled(path, seen);
         if now != seen {
             seen = now;
@@ -106,7 +113,7 @@ fn wait(events: &Receiver<()>) {
 
 fn stamp(path: &Path) -> Stamp {
     let found = fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    Some((found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
 }
 
 /// Waits until the file has been the same for [`QUIET`]; at once where it is as it was `seen`.
@@ -124,5 +131,6 @@ fn settled(path: &Path, seen: Stamp) -> Stamp {
 
 /// A file that was only touched is not worth a line in the log.
 fn changed(reloader: &Reloader, path: &Path) -> bool {
-    fs::read(path).is_ok_and(|text| text != reloader.control().reloads.applied().text.as_bytes())
+    // One that cannot be read is reloaded too: the reload says why not.
+    config::read_regular(path).map_or(true, |text| text != reloader.control().reloads.applied().text.as_bytes())
 }

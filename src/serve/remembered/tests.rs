@@ -161,3 +161,56 @@ fn sessions_of_the_last_moment_may_be_unknown_to_the_next_process() {
     remembered.shift(|at| at + Duration::from_secs(60));
     assert_eq!(remembered.apps["shop"].releases[1].backends[0].since, now + Duration::from_secs(60));
 }
+
+#[tokio::test]
+async fn an_eviction_goes_on() {
+    let control = first();
+    let view = control.view();
+    let shop = view.app("shop").unwrap();
+    let slot = shop.slot("v2", "b1").unwrap();
+    // More than a second's worth, each with an exchange under way, so that none idles out.
+    for id in 0..80 {
+        shop.ledger.born(SessionKey([id; 16]), slot, 0, control.now());
+        shop.ledger.enter(SessionKey([id; 16]), Attention::Foreground, control.now());
+    }
+    assert_eq!(control.evict(&Target::parse("shop/v2").unwrap(), None).unwrap(), 80);
+    let (remembered, next) = next(&control);
+    assert_eq!(remembered.drains.evictions.len(), 1);
+    let view = next.view();
+    let shop = view.app("shop").unwrap();
+    for id in 0..30 {
+        shop.ledger.born(SessionKey([id; 16]), slot, 0, next.now());
+        shop.ledger.enter(SessionKey([id; 16]), Attention::Foreground, next.now());
+    }
+    let left = || shop.backend(slot).unwrap().live.counts.live();
+    for _ in 0..200 {
+        next.tick();
+        if left() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(left(), 0);
+}
+
+#[test]
+fn how_much_is_doubted_depends_on_how_the_process_before_ended() {
+    let control = first();
+    let (remembered, _) = next(&control);
+    let now = control.now() + Duration::from_secs(3600);
+    let ago = |seconds| Some(Time(0) + now.since(Time(0)).saturating_sub(Duration::from_secs(seconds)));
+    // Draining and current release: whether each is as young as this start.
+    let check = |ended_in_order: bool, written: Option<Time>, expected: [bool; 2]| {
+        let mut remembered = Remembered { life: Life { ended_in_order }, ..remembered.clone() };
+        remembered.doubt(written, now);
+        let releases = &remembered.apps["shop"].releases;
+        let young = [0, 1].map(|n: usize| releases[n].backends.iter().all(|backend| backend.since == now));
+        assert_eq!(young, expected, "in order: {ended_in_order}, written: {written:?}");
+    };
+    check(true, ago(1), [false, false]);
+    check(true, ago(86_400), [false, false]);
+    check(false, ago(1), [false, true]);
+    check(false, ago(30), [false, true]);
+    check(false, ago(31), [true, true]);
+    check(false, None, [true, true]);
+}

@@ -60,8 +60,10 @@ impl StateLock {
     /// What the system says when the descriptor is no file that can be written.
     pub fn from_fd(fd: OwnedFd, directory: &Path, admin: &str) -> io::Result<StateLock> {
         let mut lock = StateLock { file: fd.into(), directory: directory.to_owned() };
-        lock.name_owner(admin)?;
-        Ok(lock)
+        match lock.name_owner(admin) {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(error),
+            _ => Ok(lock),
+        }
     }
 
     /// To be handed to another process.

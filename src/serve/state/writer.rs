@@ -193,6 +193,8 @@ struct Kept {
     ledger: Arc<Ledger>,
     /// Numbers of its backends in the file, by slot.
     places: Vec<Option<i64>>,
+    /// As of the turn before.
+    app: Option<Arc<App>>,
 }
 
 /// What is to be written of one app.
@@ -272,7 +274,7 @@ impl Writer {
             let restored = app.ledger.keep_journal() && self.written.is_none();
             let same = self.kept.get(&app.name).is_some_and(|kept| Arc::ptr_eq(&kept.ledger, &app.ledger));
             if !same {
-                self.kept.insert(Arc::clone(&app.name), Kept { ledger: Arc::clone(&app.ledger), places: Vec::new() });
+                self.kept.insert(Arc::clone(&app.name), Kept { ledger: Arc::clone(&app.ledger), places: Vec::new(), app: None });
             }
             let notes = app.ledger.take_notes(now);
             self.source.overheard(app, &notes);
@@ -285,6 +287,9 @@ impl Writer {
         for change in &mut changes {
             if let Some(app) = view.app(&change.app.name).filter(|app| Arc::ptr_eq(&app.ledger, &change.app.ledger)) {
                 change.app = Arc::clone(app);
+            }
+            if self.kept.get_mut(&change.app.name).is_some_and(|kept| kept.renamed(&change.app)) {
+                change.whole = true;
             }
         }
         // They are let go of once the file has let go of them.
@@ -329,6 +334,18 @@ impl Writer {
 }
 
 impl Kept {
+    /// Whether backends have other names than at the turn before, because their address left the file: their sessions are in the
+    /// file under names that are somebody else's by now. At the first turn nobody knows what was renamed since that was written.
+    fn renamed(&mut self, app: &Arc<App>) -> bool {
+        let Some(before) = self.app.replace(Arc::clone(app)) else { return !app.former.is_empty() };
+        let mut known = before.backends.iter().flatten().filter_map(|was| Some((was, app.backend(was.slot)?)));
+        let renamed = !Arc::ptr_eq(&before, app) && known.any(|(was, is)| was.spec.name != is.spec.name);
+        if renamed {
+            self.places.clear();
+        }
+        renamed
+    }
+
     fn write(&mut self, change: &Change, batch: &mut Batch<'_>, now: Time) -> rusqlite::Result<()> {
         let (app, ledger) = (&change.app, &change.app.ledger);
         if !change.whole && change.notes.notes.is_empty() {

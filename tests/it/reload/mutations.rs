@@ -119,7 +119,8 @@ fn a_mutated_file_is_applied_whole_or_not_at_all_and_no_request_fails() {
             if order(false).status != 200 {
                 order(true).expect_status(200);
             }
-            assert!(load.failures().is_empty(), "round {round}: {:?}\n{file}", load.failures());
+            let so_far = load.so_far();
+            assert!(so_far.failures.is_empty(), "round {round}: {so_far}\n{file}");
         }
     });
     let [applied, same, refused] = told;

@@ -28,6 +28,10 @@ fn a_release_is_added_and_promoted_by_the_file_and_the_old_one_drains() {
     assert!(told.contains("shop/v1: 1 live session (1 engaged)") && told.contains("--force"), "{told}");
     let command = tidegate.cli(&["reload"]).expect_code(1);
     assert!(command.stderr.contains("shop/v1: 1 live session") && command.stdout.is_empty(), "{command:?}");
+    let command = tidegate.cli(&["reload", "--json"]).expect_code(1);
+    let document: serde_json::Value = serde_json::from_str(&command.stdout).unwrap();
+    assert_eq!(document["problems"][0]["what"], "shop/v1: 1 live session (1 engaged)", "{document}");
+    assert!(command.stderr.contains("shop/v1: 1 live session"), "{command:?}");
     let command = tidegate.cli(&["reload", "--force"]).expect_code(0);
     assert!(command.stdout.contains("shop/v1: removed"), "{command:?}");
     assert_eq!(user.get("/").expect_status(200).word("backend"), "b1", "evicted, and a clean start");

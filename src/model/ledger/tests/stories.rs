@@ -48,7 +48,10 @@ impl Story {
             // Only those whose id is of that second or older.
             "proof" => ledger.lose_older(number(1), LossCause::Restart, at(u64::from(number(2))), now).to_string(),
             "doubt" => self.silent(|_| self.counts[number(1) as usize].doubt()),
-            "vouch" => self.silent(|ledger| ledger.vouch(id(1), number(2), now)),
+            "vouch" => {
+                let doubts = self.counts[number(2) as usize].doubts();
+                self.silent(|ledger| ledger.vouch(id(1), number(2), doubts, now))
+            }
             "evict" => {
                 let idle = (words.len() > 3).then(|| Duration::from_secs(u64::from(number(3))));
                 ledger.evict(&[number(1)], idle, number(2) as usize, now).to_string()
