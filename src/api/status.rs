@@ -100,6 +100,9 @@ pub struct DrainStatus {
     /// Why not, such as `seen for 4m of 30m`; null when it would. A drain that is not confident never reports drained.
     #[serde(default)]
     pub confidence: Option<String>,
+    /// It lacks nothing but visitors: this proxy may be the standby of a pair, and the other one's verdict speaks for both.
+    #[serde(default)]
+    pub stands_by: bool,
     /// Prediction; null until there is one.
     pub eta_seconds: Eta,
     /// Why there is no prediction; null when there is one.

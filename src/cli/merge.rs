@@ -103,8 +103,24 @@ fn drain_of(differences: &mut Vec<String>, pair: &[From<&DrainStatus>], asked: u
     DrainStatus { verdict: whole.verdict.map(|verdict| format!("{verdict} on {}", known.join(", "))), ..whole }
 }
 
-/// The drains of one target on several proxies as one: over when all are, sure when all are, empty when the last is.
+/// The drains of one target on several proxies as one: over when all are, sure when all are, empty when the last is. Where those that
+/// people came by are drained, a standby has nothing to add.
 pub fn drain(all: &[From<&DrainStatus>]) -> (DrainStatus, Vec<String>) {
+    let (standbys, visited): (Vec<_>, Vec<_>) = all.iter().copied().partition(|(_, d)| d.stands_by);
+    if standbys.is_empty() || visited.is_empty() || !visited.iter().all(|(_, d)| d.verdict.as_deref() == Some("drained")) {
+        return drain_of_all(all);
+    }
+    let (whole, mut differences) = drain_of_all(&visited);
+    differences.extend(standbys.iter().map(|(url, _)| not_visited(&whole.target, url)));
+    (whole, differences)
+}
+
+/// What a verdict must not hide.
+pub fn not_visited(target: &str, url: &str) -> String {
+    format!("drain of {target}: proxy {url} was not visited since it began")
+}
+
+fn drain_of_all(all: &[From<&DrainStatus>]) -> (DrainStatus, Vec<String>) {
     let mut differences = Vec::new();
     let Some((_, first)) = all.first() else { return (DrainStatus::default(), differences) };
     let target = first.target.clone();
@@ -137,6 +153,7 @@ pub fn drain(all: &[From<&DrainStatus>]) -> (DrainStatus, Vec<String>) {
             let why = d.confidence.as_deref().unwrap_or("sessions from before may exist");
             if all.len() > 1 { format!("{why} ({url})") } else { why.to_owned() }
         }),
+        stands_by: all.iter().all(|(_, d)| d.stands_by),
         eta_seconds: Eta { p50: eta(|eta| eta.p50), p90: eta(|eta| eta.p90), p99: eta(|eta| eta.p99) },
         eta_missing: all.iter().find_map(|(_, d)| d.eta_missing.clone().filter(|_| d.remaining > 0)),
         upper_bound_seconds: all.iter().filter_map(|(_, d)| d.upper_bound_seconds).max(),
@@ -342,6 +359,26 @@ mod tests {
         let (whole, differences) = drain(&[("A", &one), ("B", &two)]);
         assert_eq!(verdict(&whole), "Some(\"drained | cancelled\") drained | cancelled");
         assert_eq!(differences, ["drain of shop/v41: drained on A, cancelled on B"]);
+    }
+
+    #[test]
+    fn a_standby_adds_nothing_to_the_verdict_of_those_that_people_came_by() {
+        let drained = || DrainStatus { verdict: Some("drained".to_owned()), state: "drained".to_owned(), remaining: 0, ..example_drain() };
+        let standby = || DrainStatus { stands_by: true, confident: false, remaining: 0, ..example_drain() };
+        let cancelled = || DrainStatus { verdict: Some("cancelled".to_owned()), state: "cancelled".to_owned(), ..example_drain() };
+        let check = |all: &[DrainStatus], verdict: Option<&str>, confident, expected: &[&str]| {
+            let named: Vec<From<&DrainStatus>> = ["A", "B", "C"].into_iter().zip(all).collect();
+            let (whole, differences) = drain(&named);
+            assert_eq!((whole.verdict.as_deref(), whole.confident), (verdict, confident), "{all:?}");
+            assert_eq!(differences, expected);
+        };
+        let b_was_not = "drain of shop/v41: proxy B was not visited since it began";
+        check(&[drained(), standby()], Some("drained"), true, &[b_was_not]);
+        check(&[drained(), standby(), drained()], Some("drained"), true, &[b_was_not]);
+        check(&[drained(), standby(), example_drain()], None, false, &[]);
+        check(&[standby(), standby()], None, false, &[]);
+        check(&[standby()], None, false, &[]);
+        check(&[cancelled(), standby()], None, false, &[]);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use tokio::task::spawn_blocking;
 
 use super::Failure;
 use crate::model::time::Time;
-use crate::serve::reload::AppliedFile;
+use crate::serve::reload::{AppliedFile, Reloader};
+use crate::serve::supervisor::{self, News};
 use crate::serve::transport::Stopped;
 use crate::serve::upgrade::{Program, Succession};
 use crate::serve::{Origin, Server};
@@ -31,6 +32,7 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
         Failure::error(problems.to_string())
     })?;
     let program = Program::current().map_err(|error| log::warn!("no upgrade in place: {error}")).ok();
+    let takes_over = succession.is_some();
     let origin = Origin { succession, program, force };
     let server = Server::start_from(AppliedFile::new(Some(file), source, Time(0)), origin)
         .map_err(|error| Failure::error(format!("cannot start: {error}")))?;
@@ -39,6 +41,10 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
     }
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let signals = signals.map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
+    if !takes_over {
+        // Of one that takes over, the process before tells.
+        supervisor::tell(News::Ready);
+    }
     let asked = signals.block_on(until_asked(&server)).map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
     let lame_duck = server.control().reloads.applied().config.server.lame_duck;
     if asked == REPLACED || lame_duck.is_zero() {
@@ -46,12 +52,13 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
     } else {
         log::info!("{asked}: not ready any more; accepting for another {lame_duck:?}, then exchanges under way may finish");
     }
-    // Whoever asks again means now.
-    let replaced = asked == REPLACED;
+    if asked != REPLACED {
+        supervisor::tell(News::Stopping);
+    }
+    // Whoever asks again means now. Of a process that was replaced nobody has asked anything yet.
     std::thread::spawn(move || {
-        // Of a process that was replaced nobody has asked yet: a signal to the whole group is meant for the one that serves.
-        if replaced && signals.block_on(again()).is_ok() {
-            log::info!("replaced already: what is under way may finish, up to grace_period");
+        if asked == REPLACED && signals.block_on(again()).is_ok() {
+            log::info!("asked to stop: another process serves, and this one ends with its last exchange");
         }
         if signals.block_on(again()).is_ok() {
             log::warn!("asked again: stopping at once");
@@ -82,11 +89,17 @@ async fn until_asked(server: &Server) -> io::Result<&'static str> {
             _ = interrupt.recv() => return Ok("SIGINT"),
             _ = user1.recv() => { server.reopen_logs(); log::info!("SIGUSR1: log files reopened"); }
             // On a thread of its own, since it reads files: whoever wants to stop meanwhile is heard.
-            _ = hangup.recv() => { let reloader = Arc::clone(server.reloader()); drop(spawn_blocking(move || reloader.reload_and_log("SIGHUP"))); }
+            _ = hangup.recv() => { let reloader = Arc::clone(server.reloader()); drop(spawn_blocking(move || reload(&reloader))); }
             _ = user2.recv() => drop(spawn_blocking(server.upgrade())),
             () = server.replaced() => return Ok(REPLACED),
         }
     }
+}
+
+fn reload(reloader: &Reloader) {
+    supervisor::tell(News::Reloading);
+    reloader.reload_and_log("SIGHUP");
+    supervisor::tell(News::Ready);
 }
 
 async fn again() -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! Waiting for drains, and telling the truth with the exit code.
 //!
 //! Of several proxies each has a drain of its own for one target. They are told as one, which is over when all are; a proxy that does
-//! not answer is asked again for as long as the waiting lasts, since the others cannot speak for it.
+//! not answer is asked again for as long as the waiting lasts, since the others cannot speak for it. One that answers and says that nobody
+//! came by it is not waited for once the others are done.
 //!
 //! Waiting changes nothing: whoever stops waiting, by Ctrl-C or a timeout, leaves the drain running.
 
@@ -102,10 +103,19 @@ pub async fn wait(drains: Vec<(Client, String)>, limit: Option<Duration>) -> Res
             return Err(Failure { exit: 130, ..Failure::error(format!("\nno longer waiting; the drain goes on. To attach again: {how}")) });
         }
     }
-    let found: Vec<Verdict> = watched.iter().map(|w| w.verdict.unwrap_or(Verdict::Late)).collect();
+    let unanswered = watched.iter().any(|w| w.last.is_none()).then_some(Verdict::Late);
+    let each = |group: &Vec<&Watched>| match verdict_of(group) {
+        Some(verdict) => vec![verdict],
+        None => group.iter().map(|w| w.verdict.unwrap_or(Verdict::Late)).collect(),
+    };
+    let found: Vec<Verdict> = groups(&watched).iter().flat_map(each).chain(unanswered).collect();
     let worst = Verdict::WORST.into_iter().find(|v| found.contains(v)).unwrap_or(Verdict::Done);
     for group in groups(&watched) {
-        eprintln!("{}", sentence(&together(&group), verdict_of(&group)));
+        let whole = together(&group);
+        eprintln!("{}", sentence(&whole, verdict_of(&group)));
+        for standby in standbys(&group) {
+            eprintln!("{}", merge::not_visited(&whole.target, &standby.client.url));
+        }
     }
     for w in watched.iter().filter(|w| w.away_since.is_some() || w.last.is_none()) {
         eprintln!("NO ANSWER from {}: what became of its drain is not known", w.client.url);
@@ -140,10 +150,24 @@ fn together(group: &[&Watched]) -> DrainStatus {
     }
 }
 
-/// The worst, once all have one.
+/// The worst, once all have one; of a standby it is none where the others are drained.
 fn verdict_of(group: &[&Watched]) -> Option<Verdict> {
-    let all = group.iter().map(|w| w.verdict).collect::<Option<Vec<_>>>()?;
+    let spoken = !standbys(group).is_empty();
+    let all = group.iter().filter(|w| !(spoken && w.stands_by())).map(|w| w.verdict).collect::<Option<Vec<_>>>()?;
     Verdict::WORST.into_iter().find(|v| all.contains(v))
+}
+
+/// Those that nobody came by, once all others are drained.
+fn standbys<'w>(group: &[&'w Watched]) -> Vec<&'w Watched> {
+    let (standbys, visited): (Vec<_>, Vec<_>) = group.iter().copied().partition(|w| w.stands_by());
+    let drained = |w: &Watched| w.last.as_ref().is_some_and(|last| last.verdict.as_deref() == Some("drained"));
+    if !visited.is_empty() && visited.into_iter().all(drained) { standbys } else { Vec::new() }
+}
+
+/// Whether nothing is to be waited for any more.
+fn is_over(watched: &[Watched]) -> bool {
+    let groups = groups(watched);
+    groups.iter().map(Vec::len).sum::<usize>() == watched.len() && groups.iter().all(|group| verdict_of(group).is_some())
 }
 
 async fn look_until_over(watched: &mut [Watched], limit: Option<Duration>) -> Result<(), Failure> {
@@ -153,7 +177,7 @@ async fn look_until_over(watched: &mut [Watched], limit: Option<Duration>) -> Re
         for w in watched.iter_mut().filter(|w| w.verdict.is_none()) {
             w.look().await?;
         }
-        let over = watched.iter().all(|w| w.verdict.is_some()) || limit.is_some_and(|limit| began.elapsed() >= limit);
+        let over = is_over(watched) || limit.is_some_and(|limit| began.elapsed() >= limit);
         shown.show(watched, over);
         if over {
             return Ok(());
@@ -163,6 +187,10 @@ async fn look_until_over(watched: &mut [Watched], limit: Option<Duration>) -> Re
 }
 
 impl Watched {
+    fn stands_by(&self) -> bool {
+        self.in_company && self.last.as_ref().is_some_and(|last| last.stands_by)
+    }
+
     async fn look(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
         match self.client.get::<DrainStatus>(&format!("/api/v1/drains/{}", super::client::segment(&self.id))).await {

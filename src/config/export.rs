@@ -94,6 +94,7 @@ fn server(s: &Server) -> Out {
     out.differs("threads", &s.threads, &d.threads, |n| Value::from(*n));
     out.differs("grace_period", &s.grace_period, &d.grace_period, time);
     out.differs("lame_duck", &s.lame_duck, &d.lame_duck, time);
+    out.differs("upgrade_timeout", &s.upgrade_timeout, &d.upgrade_timeout, time);
     out.differs("header_timeout", &s.header_timeout, &d.header_timeout, time);
     out.differs("watch", &s.watch, &d.watch, |on| Value::Bool(*on));
     out.nullable("access_log", &s.access_log, &d.access_log, |log| {

@@ -41,6 +41,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.threads", Default("null"), "Worker threads; null: one per core."),
     key("server.grace_period", Default("30s"), "SIGTERM: longest wait for exchanges under way; ends at once when none is left."),
     key("server.lame_duck", Default("0s"), "SIGTERM: how long /readyz says 503 while clients are still accepted, so that whoever sends them sends them elsewhere."),
+    key("server.upgrade_timeout", Default("30s"), "An upgrade: longest time the new process may take for each step (appear, learn, serve) before it is killed and the old one serves on."),
     key("server.header_timeout", Default("10s"), "Longest time a client may take to send the header of a request."),
     key("server.watch", Default("false"), "true: the file is applied whenever it changes; what would lose sessions is refused."),
     key("server.access_log", Section, "One line per exchange; null: none."),

@@ -72,6 +72,8 @@ pub struct Server {
     pub grace_period: Duration,
     /// How long SIGTERM is only announced, by `/readyz`: clients are accepted as before.
     pub lame_duck: Duration,
+    /// Longest wait for each step of a successor before it is given up.
+    pub upgrade_timeout: Duration,
     /// Longest time a client may take to send the header of a request.
     pub header_timeout: Duration,
     /// One line per exchange.
@@ -86,6 +88,7 @@ impl Default for Server {
             threads: cores(),
             grace_period: Duration::from_secs(30),
             lame_duck: Duration::ZERO,
+            upgrade_timeout: Duration::from_secs(30),
             // Enough for a phone in a tunnel; an attacker who trickles headers keeps a connection no longer than this.
             header_timeout: Duration::from_secs(10),
             access_log: Some(AccessLog::default()),

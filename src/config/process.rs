@@ -33,6 +33,7 @@ fn server(s: &mut Section) -> Server {
         threads: s.optional("threads", None, |f| f.whole(1..=1024)).unwrap_or_else(cores),
         grace_period: s.or("grace_period", d.grace_period, |f| f.duration(Duration::ZERO..=hours(24))),
         lame_duck: s.or("lame_duck", d.lame_duck, |f| f.duration(Duration::ZERO..=hours(1))),
+        upgrade_timeout: s.or("upgrade_timeout", d.upgrade_timeout, |f| f.duration(Duration::from_secs(1)..=hours(1))),
         header_timeout: s.or("header_timeout", d.header_timeout, |f| f.duration(Duration::from_millis(100)..=hours(1))),
         watch: s.or("watch", d.watch, Field::flag),
         access_log: s.optional("access_log", d.access_log, |f| f.section(access_log)),

@@ -424,7 +424,7 @@ fn every_file_of_conf_is_good() {
 
 /// As little as possible left at its default.
 const RICH: &str = r#"
-server: {threads: 3, grace_period: 1m, lame_duck: 15s, header_timeout: 5s, access_log: null}
+server: {threads: 3, grace_period: 1m, lame_duck: 15s, upgrade_timeout: 2m, header_timeout: 5s, access_log: null}
 listeners:
   - address: "[::]:8443"
     tls: {certificates: [{certificate: /a.pem, key: /a.key}, {certificate: "/b c.pem"}]}

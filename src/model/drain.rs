@@ -11,13 +11,19 @@ mod pace;
 #[cfg(test)]
 mod race;
 #[cfg(test)]
+mod standby;
+#[cfg(test)]
 mod tables;
+mod visitors;
 
 use std::sync::Arc;
 
-pub use self::confidence::{Doubt, doubt};
+pub use self::confidence::Doubt;
 pub use self::outlook::Outlook;
 pub use self::pace::Pace;
+
+use self::confidence::doubt;
+use self::visitors::Visitors;
 
 use super::admission::{Health, ReleaseState};
 use super::backend::Backend;
@@ -53,6 +59,8 @@ pub struct Drain {
     outcome: Option<Progress>,
     /// Of evictions, by app: each app has a rate of its own.
     paces: Vec<(Arc<str>, Pace)>,
+    /// Who came by since it began.
+    visitors: Visitors,
     /// Ends by reason before it began, to be subtracted; less than zero by what a process before had counted of it.
     before: [i64; EndReason::ALL.len()],
 }
@@ -153,6 +161,7 @@ impl Drain {
             finished: None,
             outcome: None,
             paces: Vec::new(),
+            visitors: Visitors::new(&backends, now),
             before: ended(&backends).map(u64::cast_signed),
             target,
         }
@@ -167,7 +176,7 @@ impl Drain {
     pub fn measure(&self, view: &View, now: Time) -> Progress {
         let backends = self.target.backends(view);
         // Before the counts: a stranger who becomes a session in between is seen as one of the two.
-        let confident = confident(&backends, now);
+        let confident = self.confident(&backends, now);
         let sum = |pick: fn(&Backend) -> u64| backends.iter().map(|(_, b)| pick(b)).sum();
         Progress {
             engaged: sum(|b| b.live.counts.engaged()),
@@ -184,8 +193,22 @@ impl Drain {
     /// Why a count of zero would not be the truth yet, naming the backend where there are several; `None` when it would be.
     pub fn doubt(&self, view: &View, now: Time) -> Option<String> {
         let backends = self.target.backends(view);
-        let (name, doubt) = backends.iter().find_map(|(app, b)| Some((&b.spec.name, doubt(app, b, now)?)))?;
-        Some(if backends.len() > 1 { format!("{name}: {doubt}") } else { doubt.to_string() })
+        let (name, doubt) = backends.iter().find_map(|(app, b)| Some((&b.spec.name, self.doubt_of(app, b, now)?)))?;
+        // That is no matter of a backend.
+        let named = backends.len() > 1 && doubt != Doubt::Unvisited;
+        Some(if named { format!("{name}: {doubt}") } else { doubt.to_string() })
+    }
+
+    /// Whether it would be over if people came by this proxy: another one, before which they are, may speak for both.
+    pub fn stands_by(&self, view: &View, now: Time) -> bool {
+        let backends = self.target.backends(view);
+        let doubts: Vec<Doubt> = backends.iter().filter_map(|(app, b)| self.doubt_of(app, b, now)).collect();
+        let empty = backends.iter().all(|(_, b)| b.sessions() == 0 && b.live.gate.in_flight() == 0);
+        self.state.runs() && empty && !doubts.is_empty() && doubts.iter().all(|doubt| *doubt == Doubt::Unvisited)
+    }
+
+    fn doubt_of(&self, app: &App, backend: &Backend, now: Time) -> Option<Doubt> {
+        doubt(app, backend, self.visitors.watched(app), now)
     }
 
     /// Moves on as far as the counts allow.
@@ -194,6 +217,7 @@ impl Drain {
             return Step::Same;
         }
         let backends = self.target.backends(view);
+        self.visitors.observe(&backends, now);
         let progress = self.progress(view, now);
         if progress.remaining() + progress.unconfirmed > 0 || !progress.confident {
             return self.reopen();
@@ -210,7 +234,7 @@ impl Drain {
         let fenced = open.iter().take_while(|gate| gate.fence()).count();
         // Behind the fence no exchange is in flight, so no session can be born and no stranger met: this is final.
         let left: u64 = backends.iter().map(|(_, b)| b.sessions()).sum();
-        let proven = left == 0 && confident(&backends, now);
+        let proven = left == 0 && self.confident(&backends, now);
         if fenced == open.len() && proven {
             (self.state, self.finished, self.outcome) = (DrainState::Drained, Some(now), Some(progress));
             return Step::Drained;
@@ -238,6 +262,11 @@ impl Drain {
         }
     }
 
+    /// Of a target that has gone nothing is known, and unknown is not zero.
+    fn confident(&self, backends: &[(Arc<App>, Arc<Backend>)], now: Time) -> bool {
+        !backends.is_empty() && backends.iter().all(|(app, backend)| self.doubt_of(app, backend, now).is_none())
+    }
+
     fn reopen(&mut self) -> Step {
         if self.state == DrainState::Fencing {
             self.state = DrainState::Draining;
@@ -245,11 +274,6 @@ impl Drain {
         }
         Step::Same
     }
-}
-
-/// Of a target that has gone nothing is known, and unknown is not zero.
-fn confident(backends: &[(Arc<App>, Arc<Backend>)], now: Time) -> bool {
-    !backends.is_empty() && backends.iter().all(|(app, backend)| doubt(app, backend, now).is_none())
 }
 
 fn ended(backends: &[(Arc<App>, Arc<Backend>)]) -> [u64; EndReason::ALL.len()] {

@@ -164,6 +164,13 @@ impl AppMemory {
         }
     }
 
+    /// Nobody knows what happened for a long time before `now`, wherever it was: every backend is as young as that.
+    pub fn doubt_all(&mut self, now: Time) {
+        for backend in self.releases.iter_mut().flat_map(|release| &mut release.backends) {
+            backend.since = now;
+        }
+    }
+
     /// Moves all points in time, after the wall clock was set.
     pub fn shift(&mut self, shift: impl Fn(Time) -> Time) {
         self.former.iter_mut().for_each(|former| former.until = shift(former.until));

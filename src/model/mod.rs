@@ -1,6 +1,7 @@
 //! The rules: pure code without I/O, clocks, dice or logs. Time and chance are arguments.
 
 pub mod admission;
+pub mod attendance;
 pub mod backend;
 pub mod balance;
 pub mod change;

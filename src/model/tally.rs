@@ -6,9 +6,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::attendance::Attendance;
 use super::reason::{PinResult, Reason};
 use super::replay::ReplayCause;
 use super::retry::RetryBudget;
+use super::time::Time;
 
 /// Of an app.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct AppTally {
     decisions: [AtomicU64; Reason::ALL.len()],
     pins: [AtomicU64; PinResult::ALL.len()],
     replays: [AtomicU64; ReplayCause::ALL.len()],
+    ignored: AtomicU64,
+    attendance: Attendance,
     /// Further tries of its requests.
     pub retries: RetryBudget,
     /// Turns taken by round robin; shared by all pools of the app.
@@ -28,6 +32,8 @@ impl Default for AppTally {
             decisions: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             pins: [const { AtomicU64::new(0) }; PinResult::ALL.len()],
             replays: [const { AtomicU64::new(0) }; ReplayCause::ALL.len()],
+            ignored: AtomicU64::new(0),
+            attendance: Attendance::default(),
             retries: RetryBudget::default(),
             turns: AtomicU64::new(0),
         }
@@ -69,6 +75,26 @@ impl AppTally {
     /// Decisions so far.
     pub fn requests(&self) -> u64 {
         self.decisions.iter().map(|c| c.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Counts a request of an ignored client (`session.ignore`), before its decision is counted.
+    pub fn ignored(&self) {
+        self.ignored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests so far of people: a check of this proxy by its own watchdog is ignored, or it would look like one.
+    pub fn visits(&self) -> u64 {
+        self.requests().saturating_sub(self.ignored.load(Ordering::Relaxed))
+    }
+
+    /// Looks who has come by; once a second.
+    pub fn observe_visits(&self, idle_timeout: Duration, now: Time) {
+        self.attendance.observe(self.visits(), idle_timeout, now);
+    }
+
+    /// Since when people have come by this proxy without a pause, if they still do.
+    pub fn attended_since(&self, now: Time) -> Option<Time> {
+        self.attendance.since(now)
     }
 
     /// Pins so far with this result.

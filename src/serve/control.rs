@@ -22,6 +22,8 @@ use super::clock::Clock;
 use super::forecasts::Forecasts;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
+use super::state::WriteFailures;
+use super::upgrade::overlap::Overlap;
 use super::webhook::ReportTally;
 use crate::model::change::{Applied, Change, Refused, RefusedKind, apply};
 use crate::model::deadline::announce_deadlines;
@@ -51,10 +53,14 @@ pub struct Control {
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
     pub tunnels: OpenTunnels,
+    /// The other process, during an upgrade.
+    pub overlap: Overlap,
     /// Reports of verdicts, by what became of them.
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
     pub reloads: Reloads,
+    /// Attempts to write the state that failed.
+    pub write_failures: WriteFailures,
 }
 
 #[derive(Default)]
@@ -99,8 +105,10 @@ impl Control {
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
+            overlap: Overlap::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
+            write_failures: WriteFailures::default(),
         }
     }
 
@@ -146,7 +154,7 @@ impl Control {
         self.frozen.store(frozen, Ordering::Release);
     }
 
-    /// Whether another process takes over, or has.
+    /// Whether another process takes over, or the one before has not finished.
     pub fn is_frozen(&self) -> bool {
         self.frozen.load(Ordering::Acquire)
     }
@@ -345,6 +353,7 @@ impl Control {
         let now = self.now();
         for app in &self.view().apps {
             app.ledger.sweep(now);
+            app.tally.observe_visits(app.settings.session.idle_timeout, now);
             // Only against a backend's own count is it asked who left the count of late.
             for backend in app.backends.iter().flatten().filter(|_| app.settings.session.count_probe.is_some()) {
                 backend.live.counts.sample(app.settings.session.idle_timeout, now);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::control::Control;
 use super::remembered::Scribe;
-use super::state::{Keeper, StateError, StateFile, StateLock, StateSource, WriteFailures};
+use super::state::{Keeper, StateError, StateFile, StateLock, StateSource};
 use super::upgrade::link::Item;
 use crate::model::ledger::Notes;
 use crate::model::time::Time;
@@ -14,7 +14,6 @@ use crate::model::view::{App, View};
 /// Everything that is to be kept, and the thread that does so.
 pub struct Keeping {
     source: Arc<Source>,
-    failures: WriteFailures,
     keeper: Mutex<Option<Keeper>>,
 }
 
@@ -23,7 +22,8 @@ pub struct Source {
     control: Arc<Control>,
     /// Documents.
     pub scribe: Scribe,
-    listener: Mutex<Option<Sender<Item>>>,
+    /// One for each process that is told: after two upgrades in a row there may be two.
+    listeners: Mutex<Vec<Sender<Item>>>,
     /// Whoever takes notes passes them on before somebody else takes more.
     taking: Mutex<()>,
 }
@@ -31,8 +31,8 @@ pub struct Source {
 impl Keeping {
     /// Nothing is written until [`Keeping::begin`].
     pub fn new(control: Arc<Control>, scribe: Scribe) -> Keeping {
-        let source = Arc::new(Source { control, scribe, listener: Mutex::default(), taking: Mutex::default() });
-        Keeping { source, failures: WriteFailures::default(), keeper: Mutex::default() }
+        let source = Arc::new(Source { control, scribe, listeners: Mutex::default(), taking: Mutex::default() });
+        Keeping { source, keeper: Mutex::default() }
     }
 
     /// Begins to write. `anew`: what is in the file of sessions may be wrong.
@@ -41,7 +41,7 @@ impl Keeping {
     /// No thread can be had.
     pub fn begin(&self, file: StateFile, anew: bool) -> std::io::Result<()> {
         let source: Arc<dyn StateSource> = Arc::clone(&self.source) as _;
-        *self.lock() = Some(Keeper::start(file, source, self.failures.clone(), anew)?);
+        *self.lock() = Some(Keeper::start(file, source, self.source.control.write_failures.clone(), anew)?);
         Ok(())
     }
 
@@ -64,6 +64,14 @@ impl Keeping {
         lock
     }
 
+    /// Whoever listens is told of everything that happened up to now, before this returns.
+    pub fn tell_now(&self) {
+        match &*self.lock() {
+            Some(keeper) => keeper.flush().unwrap_or_else(|why| log::debug!("told, but not written: {why}")),
+            None => self.source.overhear(),
+        }
+    }
+
     /// The same as the last thing that this process does: the next one knows that nothing is missing.
     pub fn end_in_order(&self) {
         if self.lock().is_some() {
@@ -80,11 +88,6 @@ impl Keeping {
         self.lock().as_ref().map_or(Ok(()), Keeper::flush)
     }
 
-    /// Writes that failed.
-    pub fn failures(&self) -> WriteFailures {
-        self.failures.clone()
-    }
-
     /// What is kept.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
@@ -96,21 +99,11 @@ impl Keeping {
 }
 
 impl Source {
-    /// All that happens in the ledgers from now on, and words that are to be said in between.
+    /// All that happens in the ledgers from now on, and words that are to be said in between; until the receiver is dropped.
     pub fn listen(&self) -> (Sender<Item>, Receiver<Item>) {
         let (items, heard) = channel();
-        *self.listener() = Some(items.clone());
+        self.listeners().push(items.clone());
         (items, heard)
-    }
-
-    /// Nobody listens any more.
-    pub fn stop_listening(&self) {
-        *self.listener() = None;
-    }
-
-    /// Whether somebody listens.
-    pub fn is_heard(&self) -> bool {
-        self.listener().is_some()
     }
 
     /// One turn of nobody's writing: what the thread that writes would do, without it.
@@ -122,16 +115,13 @@ impl Source {
         self.all_overheard();
     }
 
-    fn listener(&self) -> MutexGuard<'_, Option<Sender<Item>>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    fn listeners(&self) -> MutexGuard<'_, Vec<Sender<Item>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, item: impl FnOnce() -> Item) {
-        let mut listener = self.listener();
+    fn tell(&self, item: impl Fn() -> Item) {
         // One that has gone hears nothing.
-        if listener.as_ref().is_some_and(|items| items.send(item()).is_err()) {
-            *listener = None;
-        }
+        self.listeners().retain(|items| items.send(item()).is_ok());
     }
 }
 

@@ -19,6 +19,7 @@ pub mod remembered;
 pub mod secrets;
 mod server;
 pub mod state;
+pub mod supervisor;
 pub mod transport;
 pub mod upgrade;
 pub mod webhook;

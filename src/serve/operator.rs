@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::admin::{self, Access, Admin, AdminListener, Flush, Token, Upgrade};
 use super::control::Control;
@@ -44,6 +45,7 @@ pub struct Operator {
     stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     door: Arc<Door>,
+    served: JoinHandle<()>,
     threads: Runtime,
 }
 
@@ -142,7 +144,7 @@ impl Operator {
             stop: stopped,
             paused: pause,
         };
-        threads.spawn(async move {
+        let served = threads.spawn(async move {
             if let Err(error) = admin::serve(listener, access, Arc::new(admin)).await {
                 log::error!("the admin address is no longer served: {error}");
             }
@@ -151,7 +153,7 @@ impl Operator {
             AdminAddress::Tcp(asked) => log::info!("admin address http://{}", address.unwrap_or(*asked)),
             AdminAddress::Unix(path) => log::info!("admin address unix:{}", path.display()),
         }
-        Ok(Operator { address, token_file, stopping, stop, door, threads })
+        Ok(Operator { address, token_file, stopping, stop, door, served, threads })
     }
 
     /// Runs a task beside it, away from the workers that serve clients.
@@ -177,6 +179,12 @@ impl Operator {
     /// Ends it; event streams are closed.
     pub fn stop(self) {
         self.stop.send_replace(true);
+        // Whoever ordered the upgrade is still to hear what came of it. That is bounded where it is served.
+        if self.door.left.load(Ordering::Acquire)
+            && let Err(panic) = self.threads.block_on(self.served)
+        {
+            log::error!("the admin address: {panic}");
+        }
         self.threads.shutdown_background();
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::control::{Control, DrainOrder};
 use super::reload::{AppliedFile, load_apps};
-use super::remembered::Remembered;
+use super::remembered::{Life, Remembered};
 use super::server::StartError;
 use super::state::{StateError, StateFile, StateLock};
 use super::upgrade::Succession;
@@ -41,10 +41,7 @@ impl Past {
         let mut remembered = Remembered::read(&remains.documents).map_err(damaged)?;
         if let Some(remembered) = &mut remembered {
             remembered.shift(|time| remains.shift.apply(time));
-            if !remembered.life.ended_in_order {
-                log::warn!("the process before did not end in order: what happened in its last tenth of a second may be missing");
-                remembered.apps.values_mut().for_each(|app| app.doubt_births(now));
-            }
+            remembered.doubt(remains.written, now);
         }
         Ok(Past { remembered, file: Some(file) })
     }
@@ -105,6 +102,7 @@ impl Past {
                 log::warn!("{} remembered sessions belong to backends that are not configured any more", restored.strangers);
             }
         }
+        let upgraded = succession.is_some();
         if let Some(before) = succession {
             self.keep_health(control);
             before.learn(control).map_err(StartError::Succession)?;
@@ -112,7 +110,7 @@ impl Past {
         for app in &mut next {
             app.memory = None;
         }
-        let reload = Reload { applied: applied.config.apps, next, force };
+        let reload = Reload { applied: applied.config.apps, next, force, serving: upgraded };
         control.reload_at_start(&reload).map_err(StartError::Edited)?;
         control.reloads.set_applied(file);
         Ok(())
@@ -124,7 +122,13 @@ impl Past {
     /// [`StartError`]: it cannot be used, or the other process is gone.
     pub fn file(self, config: &Config, succession: Option<&mut Succession>, now: Time) -> Result<StateFile, StartError> {
         match (self.file, succession) {
-            (Some(file), _) => Ok(file),
+            (Some(mut file), _) => {
+                // Were they written by and by, a process whose disk was full from its first moment on would be taken for the one
+                // before it, which may have ended in order.
+                let first = Remembered { life: Life::default(), ..self.remembered.unwrap_or_default() };
+                file.begin(&first.documents(), now)?;
+                Ok(file)
+            }
             (None, Some(before)) => {
                 let lock = before.ready(&config.state.directory, &admin_words(config)).map_err(StartError::Succession)?;
                 Ok(StateFile::open(lock, now)?.0)

@@ -231,7 +231,7 @@ impl Reloader {
         let source = config::read_source_again(&path).map_err(Rejected::Problems)?;
         let config = source.config.clone();
         let prepared = prepare(&before.config, &config, reloads.listeners(), self.access_log.as_ref())?;
-        let reload = Reload { applied: before.config.apps.clone(), next: self.apps(&config.apps)?, force: order.force };
+        let reload = Reload { applied: before.config.apps.clone(), next: self.apps(&config.apps)?, force: order.force, serving: true };
         let plan = self.control.plan(&reload);
         let refusals: Vec<Refused> = prepared.refusals.iter().cloned().chain(plan.refusals).collect();
         let mut lines = prepared.lines.clone();

@@ -25,6 +25,10 @@ const ENDS_EVERY: Duration = Duration::from_millis(200);
 /// What finished sessions have taught changes once a minute.
 const HISTORIES_EVERY: Duration = Duration::from_secs(60);
 
+/// A process that lives writes at least every ten seconds, and one that was killed is soon started again. After a longer silence
+/// nobody can tell a machine that was off from a disk that took nothing any more.
+const SILENT: Duration = Duration::from_secs(30);
+
 /// Document names and their bytes.
 pub type Documents = BTreeMap<String, Vec<u8>>;
 
@@ -89,6 +93,39 @@ impl Remembered {
             file: read(documents, "file")?,
             life: read(documents, "life")?,
         }))
+    }
+
+    /// The same as documents, for the file: what was doubted or moved since it was read.
+    pub fn documents(&self) -> Documents {
+        let Remembered { apps, drains, events, histories, file, life } = self;
+        let all = [
+            ("apps", json(apps)),
+            ("drains", json(drains)),
+            ("events", json(events)),
+            ("histories", json(histories)),
+            ("file", json(file)),
+            ("life", json(life)),
+        ];
+        all.into_iter().map(|(name, body)| (name.to_owned(), body)).collect()
+    }
+
+    /// Whom to doubt, by how the process before ended and when it last wrote.
+    pub fn doubt(&mut self, written: Option<Time>, now: Time) {
+        if self.life.ended_in_order {
+            return;
+        }
+        let silent = written.map(|written| now.since(written));
+        if silent.is_some_and(|silent| silent <= SILENT) {
+            log::warn!("the process before did not end in order: births of its last tenth of a second may be missing");
+            self.apps.values_mut().for_each(|app| app.doubt_births(now));
+        } else {
+            let span = silent.map_or_else(String::new, |silent| format!(" {} s ago", silent.as_secs()));
+            log::warn!(
+                "the process before did not end in order, and its last write was{span}: if its disk refused writes, what happened \
+                 since is missing; no drain is confident before one idle timeout has passed"
+            );
+            self.apps.values_mut().for_each(|app| app.doubt_all(now));
+        }
     }
 
     /// Moves all points in time, after the wall clock was set.

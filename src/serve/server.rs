@@ -74,8 +74,12 @@ pub enum StartError {
 }
 
 fn edited(refused: &[Refused]) -> String {
-    let lines: Vec<String> = refused.iter().map(|refused| format!("{}; {}", refused.what, refused.remedy)).collect();
-    lines.join("\n")
+    let lines: Vec<String> = refused.iter().map(|refused| format!("  {}; {}\n", refused.what, refused.remedy)).collect();
+    format!(
+        "the file was edited since it was applied last, and that would lose sessions:\n{}undo that edit, start, and drain before \
+         it is reloaded; or lose them: tidegate run --force",
+        lines.concat()
+    )
 }
 
 /// A running tidegate.
@@ -131,6 +135,9 @@ impl Server {
 
     fn begin(file: AppliedFile, succession: &mut Option<Succession>, program: Option<Program>, force: bool) -> Result<Server, StartError> {
         let config = &file.config;
+        if let Some(before) = succession.as_ref() {
+            before.same_directory(&config.state.directory).map_err(StartError::Succession)?;
+        }
         let clock = succession.as_ref().map_or_else(Clock::start, |before| Clock::with_origin(before.clock_origin()));
         let mut past = Past::find(config, succession.as_ref(), clock.now())?;
         let access_log = config.server.access_log.as_ref().map(AccessLog::open).transpose()?;
@@ -190,11 +197,14 @@ impl Server {
         // The last thing that can fail. A process that is to be replaced has written everything by then, and writes no more.
         let file = past.file(config, succession.as_mut(), clock.now())?;
         keeping.begin(file, false).map_err(StartError::Runtime)?;
+        if let Some(before) = succession.as_mut() {
+            before.link(&control, &keeping).map_err(StartError::Succession)?;
+        }
         let opened = transport::serve(workers.handle(), listeners, proxy, options, stop.clone());
         let listeners = opened.map_err(StartError::Runtime)?;
         control.reloads.set_listeners(listeners.clone());
         if let Some(before) = succession.take() {
-            before.serving(&control, &keeping).map_err(StartError::Succession)?;
+            before.serving(&control);
         }
         if let Some(program) = program {
             let (door, directory) = (Arc::clone(operator.door()), config.state.directory.clone());
@@ -256,6 +266,9 @@ impl Server {
     pub fn stop(self) -> Stopped {
         self.ready.store(false, Ordering::Release);
         self.operator.announce_stop();
+        if let Some(predecessor) = self.predecessor.get() {
+            predecessor.abandon();
+        }
         let successor = self.predecessor.get().filter(|predecessor| predecessor.handed_over());
         let server = &self.control.reloads.applied().config.server;
         let mut times = StopTimes { grace_period: server.grace_period, lame_duck: server.lame_duck, ..StopTimes::default() };

@@ -4,25 +4,14 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Browser;
-use crate::process::{delay, wait_until_equal};
+use crate::process::{delay, takes_long, wait_until_equal};
 use crate::scenarios::{counted, each_pin, of_pins};
 use crate::shop::{Shop, backend};
-use crate::tidegate::{SOON, Sessions, Tidegate};
+use crate::tidegate::{SOON, Sessions};
 
-const USERS: usize = 500;
-/// Long enough for all of them to come back on a busy machine.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// A new process without a memory; keys are kept, as they would be in a configuration for several proxies.
-fn forget_everything(tidegate: &mut Tidegate) {
-    tidegate.stop();
-    for entry in std::fs::read_dir(tidegate.folder().join("state")).expect("the state directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_file() {
-            std::fs::remove_file(path).expect("removable");
-        }
-    }
-    tidegate.start_again();
+/// How many, and an idle timeout in which all of them can come back on a busy machine; `TIDEGATE_LONG=1` takes more.
+fn crowd() -> (usize, Duration) {
+    if takes_long() { (500, Duration::from_secs(60)) } else { (80, Duration::from_secs(20)) }
 }
 
 /// Two clicks: without a signed pin, the second one makes somebody known.
@@ -38,30 +27,32 @@ fn come_back(users: &mut [Browser], clicked: u64) {
 
 #[test]
 fn sessions_older_than_the_ledger_are_counted_and_hold_every_verdict_for_one_idle_timeout() {
+    let (count, idle) = crowd();
     each_pin(|pin| {
         let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
-        let shop = Shop::new(pin).patient_probes().session(&format!("idle_timeout: {}s", IDLE.as_secs()));
+        let shop = Shop::new(pin).patient_probes().session(&format!("idle_timeout: {}s", idle.as_secs()));
         let mut tidegate = shop.release("v1", &[&a1]).release("v2", &[&b1]).start();
-        let mut users: Vec<Browser> = (0..USERS).map(|_| tidegate.browser()).collect();
+        let mut users: Vec<Browser> = (0..count).map(|_| tidegate.browser()).collect();
         for user in &mut users {
             assert_eq!(user.get("/").expect_status(200).number("counter"), 1);
             user.disconnect();
         }
-        forget_everything(&mut tidegate);
+        tidegate.stop();
+        tidegate.start_anew();
         let began = Instant::now();
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
         assert_eq!(tidegate.sessions("shop", "v1"), Sessions::default());
 
         // In `learn` only the ledger knows where anybody belongs: they must come back before the promotion.
-        let before = if pin == "learn" { USERS } else { USERS / 2 };
+        let before = if pin == "learn" { count } else { count / 2 };
         let (early, late) = users.split_at_mut(before);
         come_back(early, 1);
         tidegate.wait_for_sessions("shop", "v1", before as u64, 0);
         tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
         come_back(late, 1);
-        tidegate.wait_for_sessions("shop", "v1", USERS as u64, 0);
-        assert_eq!(counted(&tidegate, "tidegate_sessions_adopted_total", &[]), USERS as u64, "{pin}");
+        tidegate.wait_for_sessions("shop", "v1", count as u64, 0);
+        assert_eq!(counted(&tidegate, "tidegate_sessions_adopted_total", &[]), count as u64, "{pin}");
         let shown = tidegate.cli(&["status"]).expect_code(0).stdout;
         assert!(shown.contains("not sure yet: seen for "), "{shown}");
 
@@ -72,13 +63,13 @@ fn sessions_older_than_the_ledger_are_counted_and_hold_every_verdict_for_one_idl
         tidegate.wait_for_sessions("shop", "v1", 0, 0);
         let drain = tidegate.drain("shop/v1");
         assert_eq!((&drain["initial"], &drain["remaining"]), (&before.into(), &0.into()), "{drain}");
-        assert!(began.elapsed() < IDLE, "the machine is too slow for this test");
+        assert!(began.elapsed() < idle, "the machine is too slow for this test");
         assert_eq!((&drain["confident"], &drain["verdict"]), (&false.into(), &serde_json::Value::Null), "{drain}");
-        assert!(drain["confidence"].as_str().is_some_and(|why| why.ends_with(&format!("of {}s", IDLE.as_secs()))), "{drain}");
+        assert!(drain["confidence"].as_str().is_some_and(|why| why.ends_with(&format!("of {}s", idle.as_secs()))), "{drain}");
 
         let id = drain["id"].as_str().expect("an id");
         tidegate.cli(&["wait", id]).expect_code(0);
-        assert!(began.elapsed() >= IDLE - Duration::from_secs(5), "{pin}: drained after {:?}", began.elapsed());
+        assert!(began.elapsed() >= idle - Duration::from_secs(5), "{pin}: drained after {:?}", began.elapsed());
         assert_eq!(tidegate.release_state("shop", "v1"), "drained");
         assert_eq!(b1.live_sessions().len(), 0, "nobody was sent elsewhere");
     });
@@ -95,7 +86,8 @@ fn somebody_older_than_the_ledger_who_clicks_once_is_not_killed_by_a_drain_that_
         let mut user = tidegate.browser();
         user.get("/").expect_status(200);
         let began = Instant::now();
-        forget_everything(&mut tidegate);
+        tidegate.stop();
+        tidegate.start_anew();
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
         delay((IDLE / 2).saturating_sub(began.elapsed()));
@@ -126,7 +118,8 @@ fn an_application_that_sets_the_same_id_again_vouches_for_somebody_older_than_th
         user.get("/").expect_status(200);
         let id = a1.live_sessions().pop().expect("a session");
         a1.answer("/rolling", &format!("HTTP/1.1 200 OK\r\nSet-Cookie: JSESSIONID={id}; Path=/\r\nContent-Length: 0\r\n\r\n"));
-        forget_everything(&mut tidegate);
+        tidegate.stop();
+        tidegate.start_anew();
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         user.get("/rolling").expect_status(200);
         delay(Duration::from_millis(1_500));

@@ -150,7 +150,7 @@ fn sessions_that_are_nobodys_hold_no_drain_once_the_ledger_is_old_enough() {
     assert!(tidegate.stop().success());
     a1.forget(&user.cookie("JSESSIONID").expect("a session"));
     let began = Instant::now();
-    tidegate.start_again();
+    tidegate.start_anew();
     tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
     tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
     assert_eq!(user.get("/page").word("backend"), "b1");

@@ -41,6 +41,7 @@ mod rolling_restart;
 mod scenarios;
 mod shop;
 mod speaker;
+mod state;
 mod stopping;
 mod tidegate;
 mod tls;

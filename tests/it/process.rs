@@ -193,6 +193,11 @@ fn pause_briefly() {
     delay(Duration::from_millis(20));
 }
 
+/// Whether figures are to be those that are published: more of everything, and longer.
+pub fn takes_long() -> bool {
+    std::env::var_os("TIDEGATE_LONG").is_some()
+}
+
 /// What a scripted backend does when a test asks it to be slow. Never for waiting for somebody else.
 #[allow(clippy::disallowed_methods)] // a test thread of its own, no worker of the proxy
 pub fn delay(duration: Duration) {

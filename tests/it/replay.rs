@@ -36,7 +36,7 @@ impl Stage {
             })
             .collect();
         assert!(tidegate.stop().success());
-        tidegate.start_again();
+        tidegate.start_anew();
         for (release, backend) in [("v1", "a1"), ("v2", "b1")] {
             tidegate.wait_for_backend("shop", release, backend, "health", "up");
         }

@@ -72,11 +72,12 @@ impl Tidegate {
         }
     }
 
-    fn try_start(yaml: &str) -> Result<Tidegate, String> {
+    /// The same, or the end of what it said if it did not get there.
+    pub fn try_start(yaml: &str) -> Result<Tidegate, String> {
         let scratch = Scratch::new("tidegate");
         let (port, admin_port) = (free_port(), free_port());
         scratch.write("tidegate.yaml", &whole_config(&scratch, yaml, port, admin_port));
-        let process = launch(&scratch);
+        let process = launch(&scratch, &[], &[]);
         let mut started = Tidegate { port, admin_port, process, scratch };
         if started.becomes_ready() { Ok(started) } else { Err(started.process.log_tail()) }
     }
@@ -116,8 +117,13 @@ impl Tidegate {
 
     /// A new process with the same file, ports and state directory. The old one must have ended.
     pub fn start_again(&mut self) {
+        self.start_again_in(&[]);
+    }
+
+    /// The same in such an environment.
+    pub fn start_again_in(&mut self, environment: &[(&str, &str)]) {
         assert!(self.process.ended().is_some(), "the old process still runs");
-        self.process = launch(&self.scratch);
+        self.process = launch(&self.scratch, &[], environment);
         assert!(self.becomes_ready(), "not ready again\n{}", self.process.log_tail());
     }
 
@@ -125,6 +131,30 @@ impl Tidegate {
     pub fn force_config(&self, yaml: &str) -> (u16, Value) {
         self.write_config(yaml);
         self.admin_post("/api/v1/reload", &serde_json::json!({ "force": true }))
+    }
+
+    /// The same with more arguments. What it said, if it ended with 1 instead.
+    pub fn try_start_again(&mut self, arguments: &[&str]) -> Result<(), String> {
+        assert!(self.process.ended().is_some(), "the old process still runs");
+        let said = self.read("tidegate.log").len();
+        self.process = launch(&self.scratch, arguments, &[]);
+        if self.becomes_ready() {
+            return Ok(());
+        }
+        let code = self.process.wait(SOON).code();
+        assert_eq!(code, Some(1), "{}", self.process.log_tail());
+        Err(self.read("tidegate.log").split_off(said))
+    }
+
+    /// As [`Tidegate::start_again`], without a memory; keys are kept, as they would be in a configuration for several proxies.
+    pub fn start_anew(&mut self) {
+        for entry in std::fs::read_dir(self.folder().join("state")).expect("the state directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                std::fs::remove_file(path).expect("removable");
+            }
+        }
+        self.start_again();
     }
 
     /// SIGKILL, as a crash.
@@ -341,11 +371,13 @@ fn binary() -> PathBuf {
     std::env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into()).into()
 }
 
-fn launch(scratch: &Scratch) -> Process {
+fn launch(scratch: &Scratch, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
     let mut command = Command::new(binary());
     command
         .args(["run", "-c"])
         .arg(scratch.path().join("tidegate.yaml"))
+        .args(arguments)
+        .envs(environment.iter().copied())
         .current_dir(scratch.path())
         .env("RUST_LOG", "info")
         .env("RUST_BACKTRACE", "1");

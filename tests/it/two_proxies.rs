@@ -170,6 +170,64 @@ fn who_was_before_the_other_proxy_is_not_idle_here() {
     assert_eq!(second.sessions("shop", "v1").live, 2, "and is counted again");
 }
 
+/// Why its drain of v1 is not sure.
+fn doubt(proxy: &Tidegate) -> String {
+    proxy.drain("shop/v1")["confidence"].as_str().unwrap_or_default().to_owned()
+}
+
+const NOBODY: &str = "nobody has come by since the drain began: this proxy may be a standby";
+
+#[test]
+fn a_failover_to_a_standby_during_a_drain_moves_nobody() {
+    let keys = keys();
+    for pin in CARRIED {
+        let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+        let shop = shop(pin, &key_line(&keys, &["old"]), &[&a1], &[&b1]).session("idle_timeout: 5s").session("engaged_within: 5s");
+        let (mut first, second) = (shop.start(), shop.start());
+        let load = Fate::start(first.port(), mixed());
+        load.go_on_for(200);
+        first.cli_with(&second, &["promote", "shop", "v2"]).expect_code(0);
+        // Longer than the standby's ledger would have to be old.
+        wait_until_equal(&format!("{pin}: it is in doubt for nothing else"), SOON, &NOBODY.to_owned(), || doubt(&second));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(6) {
+            load.go_on_for(50);
+        }
+        assert_eq!((second.release_state("shop", "v1").as_str(), doubt(&second).as_str()), ("draining", NOBODY), "{pin}");
+        first.kill();
+        load.move_to(&[second.port()]);
+        load.go_on_for(400);
+        let report = load.stop();
+        let moved = |kind| matches!(kind, Kind::NewSession | Kind::Moved | Kind::WrongValue | Kind::Status(_));
+        assert_eq!(report.count(moved), 0, "{pin}: {report}");
+        assert!(b1.live_sessions().is_empty(), "{pin}: nobody went to the new release");
+        // It has watched since it was visited, and ends the drain like any other.
+        second.cli(&["wait", "shop/v1", "--timeout", "60s"]).expect_code(0);
+    }
+}
+
+#[test]
+fn a_standby_is_not_waited_for_and_says_so() {
+    let keys = keys();
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let (first, second) = draining_pair(&keys, &a1, &b1, "3s");
+    let mut before = first.browser();
+    before.get("/").expect_status(200);
+    before.get("/").expect_status(200);
+    first.cli_with(&second, &["promote", "shop", "v2"]).expect_code(0);
+    before.get("/").expect_status(200);
+    let waited = first.cli_with(&second, &["wait", "shop/v1", "--timeout", "60s"]).expect_code(0);
+    let words = format!("proxy {} was not visited since it began", second.admin_url());
+    assert!(waited.stderr.contains("is drained and fenced") && waited.stderr.contains(&words), "{}", waited.stderr);
+    let alone = second.cli(&["wait", "shop/v1", "--timeout", "1s"]).expect_code(2);
+    assert!(alone.stderr.contains(NOBODY), "{}", alone.stderr);
+    let status = first.cli_with(&second, &["status"]);
+    assert!(status.stdout.contains(&words), "{}", status.stdout);
+    // One visitor, and an idle timeout in which everybody else would have come.
+    assert_eq!(second.browser().get("/").word("release"), "v2");
+    second.cli(&["wait", "shop/v1", "--timeout", "60s"]).expect_code(0);
+}
+
 #[test]
 fn commands_speak_for_both_and_say_who_is_missing() {
     let keys = keys();

@@ -5,6 +5,8 @@
 //!
 //! Once the ledger is that old, a backend that counts more is no doubt but drift, a metric: it counts sessions that are nobody's (of
 //! our probes, of ignored clients, of answers that were discarded and replayed), and a drain must not wait for those for ever.
+//!
+//! A proxy watches only while people come by it: that of a pair which stands by sees nobody, and proves nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub enum Doubt {
         /// Live, unconfirmed, and out of sight for less than an idle timeout.
         known: u64,
     },
+    /// Other proxies serve the app too, and to this one nobody has come since the drain began.
+    Unvisited,
     /// Traffic was not seen for one idle timeout.
     Young {
         /// For so long it was.
@@ -56,6 +60,7 @@ impl fmt::Display for Doubt {
             Doubt::Full => f.write_str("ledger full: sessions without a place may live (max_entries)"),
             Doubt::AdoptionCapped => f.write_str("adoption at its cap: unknown sessions may live (a tenth of max_entries)"),
             Doubt::Unsaved => f.write_str("the state cannot be written: a restart would forget sessions (see the log)"),
+            Doubt::Unvisited => f.write_str("nobody has come by since the drain began: this proxy may be a standby"),
             Doubt::Contradicted { counted, known } => write!(f, "count probe says {counted}, ledger knows {known}"),
             Doubt::Strangers { candidates: 1, .. } => f.write_str("1 unknown session was seen once"),
             Doubt::Strangers { candidates, .. } => write!(f, "{candidates} unknown sessions were seen once"),
@@ -80,8 +85,19 @@ impl fmt::Display for Span {
     }
 }
 
+/// Since when a proxy has watched for a drain, as far as that is a matter of who comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// It is the only one: for as long as its ledger is old.
+    Always,
+    /// Then people came by, and they have come since the drain began.
+    Since(Time),
+    /// Nobody came since the drain began.
+    Never,
+}
+
 /// Why the ledger may not know all sessions of a backend; `None` when it does.
-pub fn doubt(app: &App, backend: &Backend, now: Time) -> Option<Doubt> {
+pub fn doubt(app: &App, backend: &Backend, watched: Watched, now: Time) -> Option<Doubt> {
     if app.ledger.overflowed() {
         return Some(Doubt::Full);
     }
@@ -96,11 +112,17 @@ pub fn doubt(app: &App, backend: &Backend, now: Time) -> Option<Doubt> {
         return None;
     }
     let idle_timeout = app.settings.session.idle_timeout;
-    let seen = now.since(backend.live.since);
+    let seen = match watched {
+        Watched::Since(since) => now.since(since.max(backend.live.since)),
+        Watched::Always | Watched::Never => now.since(backend.live.since),
+    };
     if seen < idle_timeout {
         let unreadable = app.settings.session.count_probe.is_some();
         let young = Doubt::Young { seen, idle_timeout, unreadable };
         return Some(reading.map_or(young, |CountReading { sessions: counted, known, .. }| Doubt::Contradicted { counted, known }));
+    }
+    if watched == Watched::Never {
+        return Some(Doubt::Unvisited);
     }
     // Whoever is older than the ledger clicked within the first idle timeout, or is gone; and with that click only, lives for one
     // more. Later candidates are outsiders: they cannot hold a drain longer than this.
@@ -128,7 +150,7 @@ mod tests {
     }
 
     fn told(world: &World, backend: &str) -> String {
-        doubt(world.shop(), world.backend(backend), world.now).map_or_else(String::new, |doubt| doubt.to_string())
+        doubt(world.shop(), world.backend(backend), Watched::Always, world.now).map_or_else(String::new, |doubt| doubt.to_string())
     }
 
     /// One confirmed session and one newborn on `a1`, `after` the start; then the backend counts `probe`.

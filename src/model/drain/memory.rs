@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::visitors::Visitors;
 use super::{Drain, DrainState, Progress, ended};
 use crate::model::ledger::EndReason;
 use crate::model::memory::{DrainMemory, OutcomeMemory};
@@ -42,6 +43,8 @@ impl Drain {
             *before = before.saturating_sub_unsigned(gone);
         }
         Ok(Drain {
+            // Anew: while this process was away, people were before the other proxy.
+            visitors: Visitors::unmet(view, &target),
             id: memory.id,
             target,
             owner: memory.owner,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Drain;
-use super::confidence::{Doubt, doubt};
+use super::confidence::Doubt;
 use crate::model::forecast::{Eta, TooFew, eta};
 use crate::model::settings::DrainThen;
 use crate::model::time::Time;
@@ -36,9 +36,11 @@ impl Drain {
         }
         // A drain that is not confident does not end, whoever has gone.
         for (app, backend) in &backends {
-            earliest = earliest.max(match doubt(app, backend, now) {
+            earliest = earliest.max(match self.doubt_of(app, backend, now) {
                 Some(Doubt::Young { seen, idle_timeout, .. }) => idle_timeout.saturating_sub(seen),
                 Some(Doubt::Strangers { left, .. }) => left,
+                // And longer, by the time until somebody comes.
+                Some(Doubt::Unvisited) => app.settings.session.idle_timeout,
                 Some(Doubt::Full | Doubt::AdoptionCapped | Doubt::Unsaved | Doubt::Contradicted { .. }) | None => Duration::ZERO,
             });
         }

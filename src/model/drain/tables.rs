@@ -9,14 +9,14 @@ use crate::model::ledger::{Adoption, Attention};
 use crate::model::session_key::SessionKey;
 use crate::model::sketch::{self, World};
 
-const IDLE: Duration = Duration::from_secs(30 * 60);
+pub(super) const IDLE: Duration = Duration::from_secs(30 * 60);
 
 fn key(id: u8) -> SessionKey {
     SessionKey([id; 16])
 }
 
 /// A newborn on `backend`, confirmed if its client comes back.
-fn session(world: &World, id: u8, backend: &str, comes_back: bool) {
+pub(super) fn session(world: &World, id: u8, backend: &str, comes_back: bool) {
     let ledger = &world.shop().ledger;
     ledger.born(key(id), world.backend(backend).slot, 0, world.now);
     if comes_back {
@@ -25,13 +25,13 @@ fn session(world: &World, id: u8, backend: &str, comes_back: bool) {
     }
 }
 
-fn exchange(world: &World, backend: &str) -> InFlight {
+pub(super) fn exchange(world: &World, backend: &str) -> InFlight {
     let inside = world.backend(backend).live.gate.claim(Admission::KnownSessions, None).expect("it admits known sessions");
     assert_eq!(world.backend(backend).live.gate.in_flight(), 1, "it is in flight");
     inside
 }
 
-fn begin(world: &World, target: &str) -> Drain {
+pub(super) fn begin(world: &World, target: &str) -> Drain {
     Drain::new(7, Target::parse(target).expect("a target"), Owner::Operator, &world.view, world.now)
 }
 
@@ -47,14 +47,14 @@ fn step(world: &mut World, drain: &mut Drain) -> Step {
     step
 }
 
-fn steps(world: &mut World, drain: &mut Drain, expected: &[Step]) {
+pub(super) fn steps(world: &mut World, drain: &mut Drain, expected: &[Step]) {
     for (nth, expected) in expected.iter().enumerate() {
         assert_eq!(step(world, drain), *expected, "step {nth}, {:?}", drain.progress(&world.view, world.now));
     }
 }
 
 /// v1 drains since v2 was promoted.
-fn deployed() -> World {
+pub(super) fn deployed() -> World {
     World::new("v1:a1,a2 >v2:b1")
 }
 

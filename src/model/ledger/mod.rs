@@ -18,8 +18,9 @@
 //! | `future` | what is to be expected of live sessions |
 //! | `entry` | what is known of one id, and its deadlines |
 //! | `journal` | what has changed, for those who keep a copy |
+//! | `occupancy` | how full it is, and what it could not do |
 //! | `recent` | how a total has grown of late |
-//! | `room` | how full the ledger is |
+//! | `room` | places, counted and bounded across shards |
 //! | `rotation` | an answer to one id sets another |
 //! | `rules` | settings, ticks |
 //! | `shard` | table and transitions behind one lock |
@@ -32,6 +33,7 @@ mod elsewhere;
 mod entry;
 mod future;
 mod journal;
+mod occupancy;
 mod recent;
 mod room;
 mod rotation;
@@ -43,7 +45,7 @@ mod survey;
 mod tests;
 mod wheel;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::alias::Aliases;
@@ -363,47 +365,6 @@ impl Ledger {
             }
         }
         self.room.swept(now);
-    }
-
-    /// Entries of every kind, aliases included.
-    pub fn entries(&self) -> usize {
-        self.room.entries()
-    }
-
-    /// Most entries. Only aliases may exceed it: a session is renamed even when there is no room.
-    pub fn capacity(&self) -> usize {
-        self.room.capacity()
-    }
-
-    /// Births and adoptions that found no room.
-    pub fn untracked_total(&self) -> u64 {
-        self.room.untracked()
-    }
-
-    /// Whether a session that found no room may still live: for one idle timeout after the last such birth or adoption.
-    pub fn overflowed(&self) -> bool {
-        self.room.overflowed()
-    }
-
-    /// Whether unknown ids are, or within one idle timeout were, refused because of the cap: then drains are not
-    /// confident.
-    pub fn adoption_capped(&self) -> bool {
-        self.room.unsigned_capped()
-    }
-
-    /// Whether what happens here can at present not be written down, so that a process after this one would not know of it.
-    pub fn unsaved(&self) -> bool {
-        self.unsaved.load(Ordering::Acquire)
-    }
-
-    /// What whoever writes it down says of that.
-    pub fn set_unsaved(&self, unsaved: bool) {
-        self.unsaved.store(unsaved, Ordering::Release);
-    }
-
-    /// Bytes allocated for entries, their index and their timers.
-    pub fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).bytes()).sum()
     }
 
     /// A birth under the aliases' lock: whatever `key` names now, it is a session of `slot` afterwards.

@@ -19,7 +19,7 @@ impl Simulation {
         let secrets = self.world.view.apps.iter().map(|app| (Arc::clone(&app.keyring), Arc::clone(&app.hash)));
         let apps = next.iter().zip(secrets).map(|(spec, (keyring, hash))| NewApp { spec: spec.clone(), keyring, hash, memory: None });
         let force = self.dice.below(4) == 0;
-        let reload = reload::Reload { applied: self.file.clone(), next: apps.collect(), force };
+        let reload = reload::Reload { applied: self.file.clone(), next: apps.collect(), force, serving: true };
         if self.order(&Change::Reload(reload), Owner::Config) {
             self.file = next;
         }

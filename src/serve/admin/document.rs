@@ -99,6 +99,7 @@ pub(crate) fn drain(control: &Control, drain: &Drain, view: &View, now: Time) ->
         progress: progress_ratio(drain.initial, remaining),
         confident: progress.confident,
         confidence: if progress.confident || !drain.state.runs() { None } else { drain.doubt(view, now) },
+        stands_by: drain.stands_by(view, now),
         eta_seconds,
         eta_missing,
         upper_bound_seconds: outlook.and_then(|outlook| outlook.upper_bound).map(|left| left.as_secs()),

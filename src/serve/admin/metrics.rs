@@ -136,6 +136,13 @@ pub const METRICS: &[Described] = &[
         }
     }),
     metric(
+        "tidegate_ledger_write_failures_total",
+        Kind::Counter,
+        &[],
+        "Attempts to write the state file that failed; no drain is confident until one succeeds.",
+        |s, out| out.put(&[], s.write_failures as f64),
+    ),
+    metric(
         "tidegate_count_probe_drift",
         Kind::Gauge,
         BACKEND,

@@ -52,7 +52,7 @@ fn while_another_process_takes_over_a_reload_is_refused_and_leaves_no_trace() {
     let app = Arc::clone(&control.view().apps[0]);
     let spec = |drawn: &str| sketch::app("shop", drawn, Settings::clone(&app.settings));
     let next = NewApp { spec: spec("v2:b1*7 >v1:a1"), keyring: Arc::clone(&app.keyring), hash: Arc::clone(&app.hash), memory: None };
-    let reload = Reload { applied: vec![spec("v2:b1 >v1:a1")], next: vec![next], force: true };
+    let reload = Reload { applied: vec![spec("v2:b1 >v1:a1")], next: vec![next], force: true, serving: true };
     control.freeze(true);
     let (before, generation) = (control.view(), control.generation());
     let refused = control.reload(&reload).unwrap_err();

@@ -217,6 +217,9 @@ impl Exchange {
     /// Counts where it went and why. Once, when that is final: a decision that did not last is none.
     pub(super) fn tally(&mut self) {
         if let (Some(app), Some(reason), false) = (&self.app, self.reason, self.tallied) {
+            if self.ignored {
+                app.tally.ignored();
+            }
             app.tally.decided(reason);
             if self.refused.is_none() {
                 app.tally.pinned(self.pin);

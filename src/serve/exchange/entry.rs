@@ -15,7 +15,7 @@ use super::patience::{Patience, QueueTurn};
 use super::request_head::unburden;
 use crate::model::backend::Backend;
 use crate::model::balance::mix;
-use crate::model::decide::{Decision, Footing, Forward, Question, decide};
+use crate::model::decide::{Decision, Footing, Forward, PinClaim, Question, decide};
 use crate::model::facts::Facts;
 use crate::model::gate::{ClaimError, InFlight};
 use crate::model::ledger::Attention;
@@ -91,6 +91,21 @@ impl Gateway {
         };
         exchange.app = Some(app);
         claimed
+    }
+
+    /// Whether it carries an id that only the other process of an upgrade may know, and nothing else says where it belongs.
+    pub(super) fn may_be_known_elsewhere(&self, exchange: &Exchange) -> bool {
+        self.control.overlap.is_asking()
+            && exchange
+                .facts
+                .as_ref()
+                .is_some_and(|facts| facts.key.is_some() && facts.session.is_none() && matches!(facts.pin, PinClaim::None))
+    }
+
+    /// Asks there first.
+    pub(super) async fn claim_after_asking(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Reason>> {
+        self.control.overlap.catch_up().await;
+        self.claim_again(session, exchange).await
     }
 
     /// Decides anew after the backend of the former claim could not be reached.

@@ -91,6 +91,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Box<Exchange>) -> Result<bool> {
         let admitted = match self.read(session, exchange)? {
+            Ok(()) if self.may_be_known_elsewhere(exchange) => Box::pin(self.claim_after_asking(session, exchange)).await?,
             Ok(()) => match self.claim_at_once(session, exchange) {
                 Some(claimed) => claimed,
                 None => Box::pin(self.claim(session, exchange)).await?,

@@ -192,3 +192,25 @@ async fn an_eviction_goes_on() {
     }
     assert_eq!(left(), 0);
 }
+
+#[test]
+fn how_much_is_doubted_depends_on_how_the_process_before_ended() {
+    let control = first();
+    let (remembered, _) = next(&control);
+    let now = control.now() + Duration::from_secs(3600);
+    let ago = |seconds| Some(Time(0) + now.since(Time(0)).saturating_sub(Duration::from_secs(seconds)));
+    // Draining and current release: whether each is as young as this start.
+    let check = |ended_in_order: bool, written: Option<Time>, expected: [bool; 2]| {
+        let mut remembered = Remembered { life: Life { ended_in_order }, ..remembered.clone() };
+        remembered.doubt(written, now);
+        let releases = &remembered.apps["shop"].releases;
+        let young = [0, 1].map(|n: usize| releases[n].backends.iter().all(|backend| backend.since == now));
+        assert_eq!(young, expected, "in order: {ended_in_order}, written: {written:?}");
+    };
+    check(true, ago(1), [false, false]);
+    check(true, ago(86_400), [false, false]);
+    check(false, ago(1), [false, true]);
+    check(false, ago(30), [false, true]);
+    check(false, ago(31), [true, true]);
+    check(false, None, [true, true]);
+}

@@ -22,6 +22,9 @@ use crate::model::view::View;
 /// Sessions of backends that the configuration does not name are kept this long: a start with the wrong file costs nobody.
 const STRANGERS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Sessions whose times are moved at a time: a few megabytes.
+const MOVED_AT_ONCE: u32 = 10_000;
+
 /// Until when sessions may live that no ledger counts, by app, in milliseconds: see [`Ledger::uncounted_until`].
 ///
 /// [`Ledger::uncounted_until`]: crate::model::ledger::Ledger::uncounted_until
@@ -103,12 +106,7 @@ impl StateFile {
             let (app, decoded) = read().map_err(failed)?;
             let known = decoded.and_then(|(place, record)| Some((*places.get(&i64::from(place))?, record)));
             let Some((place, mut record)) = known else { return Err(damaged(&self.path, "a session is not what was stored")) };
-            let found = &mut record.found;
-            for time in [&mut found.seen, &mut found.born, &mut found.pinned, &mut record.foreground] {
-                *time = self.shift.apply(*time);
-            }
-            found.ended_at = found.ended_at.map(|time| self.shift.apply(time));
-            found.told_at = found.told_at.map(|time| self.shift.apply(time));
+            shifted(&mut record, self.shift);
             each(app, place, record);
         }
         Ok(())
@@ -154,6 +152,25 @@ impl StateFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The first words of a run, ahead of the thread that writes: these documents, and every stored time as it is called today. Were
+    /// times left as they are, the next run would take them for those of this run's clock.
+    ///
+    /// # Errors
+    /// [`StateError`]: nothing can be written, and nothing was.
+    pub fn begin(&mut self, documents: &BTreeMap<String, Vec<u8>>, now: Time) -> Result<(), StateError> {
+        let shift = std::mem::take(&mut self.shift);
+        let mut uncounted = self.uncounted.clone();
+        uncounted.values_mut().flatten().for_each(|ms| *ms = shift.apply(Time(*ms)).0);
+        let written = self.write(now, |batch| {
+            if shift != Shift::default() {
+                batch.move_sessions(shift)?;
+                batch.put_document(UNCOUNTED, &serde_json::to_vec(&uncounted).unwrap_or_default())?;
+            }
+            documents.iter().try_for_each(|(name, body)| batch.put_document(name, body))
+        });
+        written.map_err(|error| fault(&self.path, error))
     }
 
     /// One transaction, all or nothing, that also notes the present.
@@ -253,6 +270,29 @@ impl Batch<'_> {
         self.transaction.prepare_cached(put)?.execute((name, body, document_tag(name, body))).map(drop)
     }
 
+    /// Times of all sessions, of those too whose backend nobody knows at present.
+    fn move_sessions(&mut self, shift: Shift) -> rusqlite::Result<()> {
+        let mut last = (i64::MIN, Vec::new());
+        loop {
+            // By pages: a table is not to be changed while it is read.
+            let page: Vec<(i64, Vec<u8>, Vec<u8>)> = self
+                .transaction
+                .prepare_cached("SELECT app, key, body FROM sessions WHERE (app, key) > (?1, ?2) ORDER BY app, key LIMIT ?3")?
+                .query_map((last.0, &last.1, MOVED_AT_ONCE), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            for (app, key, body) in &page {
+                // All were read a moment ago.
+                let (place, mut record) = decode(*app, key, body).ok_or(rusqlite::Error::InvalidQuery)?;
+                shifted(&mut record, shift);
+                self.put_session(*app, i64::from(place), &record)?;
+            }
+            match page.into_iter().next_back() {
+                Some((app, key, _)) => last = (app, key),
+                None => return Ok(()),
+            }
+        }
+    }
+
     fn delete_sessions(&mut self, keys: &[(i64, SessionKey)]) -> rusqlite::Result<()> {
         keys.iter().try_for_each(|(app, key)| self.delete_session(*app, key))
     }
@@ -262,6 +302,15 @@ impl Batch<'_> {
         let put = "INSERT OR REPLACE INTO moments (id, at, since_boot, boot, tag) VALUES (1, ?1, ?2, ?3, ?4)";
         self.transaction.prepare_cached(put)?.execute((at, since_boot, &moment.boot, moment_tag(at, since_boot, &moment.boot))).map(drop)
     }
+}
+
+fn shifted(record: &mut Record, shift: Shift) {
+    let found = &mut record.found;
+    for time in [&mut found.seen, &mut found.born, &mut found.pinned, &mut record.foreground] {
+        *time = shift.apply(*time);
+    }
+    found.ended_at = found.ended_at.map(|time| shift.apply(time));
+    found.told_at = found.told_at.map(|time| shift.apply(time));
 }
 
 fn document_tag(name: &str, body: &[u8]) -> i64 {

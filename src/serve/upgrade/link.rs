@@ -29,6 +29,8 @@ pub enum Item {
     Turn,
     /// A word in between, with descriptors beside it.
     Word(Word, Vec<OwnedFd>),
+    /// There is no more.
+    End,
 }
 
 /// The end that tells.
@@ -125,7 +127,7 @@ impl Teller {
         Ok(counts)
     }
 
-    /// Tells everything until there is no more, or the other process is gone. With `quiet` also who is under way here, each count
+    /// Tells everything until [`Item::End`], or the other process is gone. With `quiet` also who is under way here, each count
     /// only after all that exchanges which are over by then have brought about; and, once, that `quiet` says so.
     ///
     /// # Errors
@@ -140,6 +142,7 @@ impl Teller {
                     let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
                     self.line.say_with(&word, &beside)?;
                 }
+                (Item::End, _) => return Ok(()),
                 (Item::Turn, None) => {}
                 (Item::Turn, Some(quiet)) => {
                     // The notes of this turn were taken after the count of the turn before was read; and so was this answer.

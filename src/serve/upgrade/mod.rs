@@ -7,12 +7,14 @@
 //! | module | holds |
 //! |---|---|
 //! | `link` | sessions that either learns of during the overlap |
+//! | `overlap` | questions of one process to the other, while both serve |
 //! | `packed` | sessions in bytes |
 //! | `predecessor` | the old process |
 //! | `successor` | the new process |
 //! | `wire` | what the two say to each other |
 
 pub mod link;
+pub mod overlap;
 mod packed;
 mod predecessor;
 mod successor;

@@ -8,26 +8,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::SOCKET_VARIABLE;
 use super::link::{Hearer, Item, Teller};
 use super::wire::{Line, Message, Offer, PROTOCOL, Word};
+use crate::model::event::Owner;
 use crate::serve::control::Control;
 use crate::serve::keeping::Keeping;
 use crate::serve::operator::Door;
 use crate::serve::state::StateLock;
+use crate::serve::supervisor::{self, News};
 use crate::serve::transport::{ListenerHandle, Stop};
 
-/// For the new process to appear: it is started, linked and has read its configuration by then.
-const APPEAR: Duration = Duration::from_secs(20);
-/// For it to learn everything and to probe all backends once.
-const LEARN: Duration = Duration::from_secs(120);
-/// For it to open the file and to accept; the clients are served meanwhile, but nothing is written down.
-const SERVE: Duration = Duration::from_secs(30);
 /// How long one look at it takes, so that its end is noticed.
 const LOOK: Duration = Duration::from_millis(100);
 /// As often as the thread that writes takes notes.
@@ -39,9 +36,15 @@ pub enum UpgradeError {
     /// One is under way.
     #[error("an upgrade is under way already")]
     Busy,
+    /// The process before it has not finished.
+    #[error("the process before this one still finishes exchanges, at most for its grace period")]
+    Early,
     /// The process stops.
     #[error("this process is stopping")]
     Stopping,
+    /// The first process of a container.
+    #[error("this is process 1, and the container would end with it: start a container with the new version instead")]
+    First,
     /// The program cannot be started.
     #[error("{program} cannot be started: {source}")]
     Start {
@@ -101,7 +104,12 @@ pub struct Predecessor {
 
 /// How far an upgrade is.
 #[derive(Default)]
-pub struct Progress(Mutex<State>);
+pub struct Progress {
+    state: Mutex<State>,
+    settled: Condvar,
+    /// This process is to stop: no successor is waited for.
+    abandoned: AtomicBool,
+}
 
 /// What is started, and with what.
 #[derive(Clone, Debug)]
@@ -125,6 +133,7 @@ enum State {
 struct Link {
     items: Sender<Item>,
     line: Line,
+    over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -157,10 +166,23 @@ impl Program {
     /// # Errors
     /// The system does not say where it is.
     pub fn current() -> io::Result<Program> {
+        let mut words = std::env::args_os();
+        // As it was typed: a link to the present version may point to the next one by then. The system knows only where it led.
+        let typed = words.next().map(PathBuf::from).and_then(|typed| found(&typed));
+        let path = typed.map_or_else(std::env::current_exe, Ok)?;
         // What was forced once, at a start, is not forced for ever.
-        let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--force").collect();
-        Ok(Program { path: std::env::current_exe()?, arguments })
+        Ok(Program { path, arguments: words.filter(|argument| argument != "--force").collect() })
     }
+}
+
+/// The file that a shell runs for this word.
+fn found(typed: &Path) -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let candidates = match typed.components().count() {
+        1 if !typed.has_root() => std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| here.join(folder).join(typed)).collect(),
+        _ => vec![here.join(typed)],
+    };
+    candidates.into_iter().find(|path| path.is_file())
 }
 
 impl Predecessor {
@@ -175,26 +197,45 @@ impl Predecessor {
             if !matches!(*state, State::Serving) {
                 return Err(UpgradeError::Busy);
             }
-            if self.stop.draining() {
+            if self.stop.draining() || self.progress.abandoned.load(Ordering::Acquire) {
                 return Err(UpgradeError::Stopping);
+            }
+            if self.control.is_frozen() {
+                return Err(UpgradeError::Early);
+            }
+            if std::process::id() == 1 {
+                return Err(UpgradeError::First);
             }
             *state = State::HandingOver;
         }
         self.control.freeze(true);
         log::info!("upgrade: starting {}", self.program.path.display());
-        match self.hand_over() {
+        let outcome = self.hand_over();
+        let (state, told) = match outcome {
             Ok((pid, link)) => {
                 log::info!("upgrade: process {pid} serves; this one finishes what it has");
-                *self.lock() = State::HandedOver(link);
-                Ok(pid)
+                supervisor::tell(News::Successor(pid));
+                (State::HandedOver(link), Ok(pid))
             }
             Err(error) => {
-                self.keeping.source().stop_listening();
+                self.control.overlap.end();
                 self.control.freeze(false);
-                *self.lock() = State::Serving;
                 log::error!("upgrade failed: {error}; this process serves on");
-                Err(error)
+                self.control.note(Owner::Operator, "tidegate", format!("upgrade failed: {error}"));
+                (State::Serving, Err(error))
             }
+        };
+        *self.lock() = state;
+        self.progress.settled.notify_all();
+        told
+    }
+
+    /// This process is to stop: a successor that is not there yet is given up. Blocks until it is clear whether there is one.
+    pub fn abandon(&self) {
+        self.progress.abandoned.store(true, Ordering::Release);
+        let mut state = self.lock();
+        while matches!(*state, State::HandingOver) {
+            state = self.progress.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -205,11 +246,13 @@ impl Predecessor {
 
     /// Tells the other process the last of what happened here. To be called when no exchange is left.
     pub fn farewell(&self) {
-        let State::HandedOver(Link { items, line, threads }) = std::mem::take(&mut *self.lock()) else { return };
+        let State::HandedOver(Link { items, line, over, threads }) = std::mem::take(&mut *self.lock()) else { return };
         // What the last exchange brought about.
         self.keeping.source().overhear();
-        self.keeping.source().stop_listening();
-        drop(items);
+        over.store(true, Ordering::Release);
+        if items.send(Item::End).is_err() {
+            log::debug!("upgrade: the new process is told no more");
+        }
         let mut threads = threads.into_iter();
         // The one that tells ends when everything is told; the one that hears, when the line is hung up.
         threads.next().map_or(Ok(()), JoinHandle::join).unwrap_or_else(|_| log::error!("telling the new process failed"));
@@ -219,14 +262,15 @@ impl Predecessor {
 
     fn hand_over(&self) -> Result<(u32, Link), UpgradeError> {
         let socket = Rendezvous::open(&self.directory).map_err(|source| UpgradeError::Line { when: "before it was started", source })?;
+        let longest = self.control.reloads.applied().config.server.upgrade_timeout;
         let mut child = self.start(&socket.path)?;
-        let stream = socket.wait(&mut child)?;
+        let stream = self.meet(&socket, &mut child, longest)?;
         let line = Line::new(stream);
         let when = "while it started";
         let broke = |source| UpgradeError::Line { when, source };
         line.patience(Some(LOOK)).map_err(broke)?;
-        let mut ear = line.split().map_err(broke)?;
-        match self.expect(&mut ear, &mut child, APPEAR, when)? {
+        let mut ear = Ear { line: line.split().map_err(broke)?, hearer: Hearer::default(), control: Arc::clone(&self.control) };
+        match self.expect(&mut ear, &mut child, longest, when)? {
             Word::Hello { protocol: PROTOCOL, version } => log::info!("upgrade: version {version} is here"),
             Word::Hello { protocol, version } => {
                 return Err(UpgradeError::Refused(format!("version {version} hands over by protocol {protocol}, this one by {PROTOCOL}")));
@@ -234,6 +278,8 @@ impl Predecessor {
             other => return Err(broke(nonsense(&other))),
         }
         let (items, heard) = self.keeping.source().listen();
+        let keeping = Arc::clone(&self.keeping);
+        self.control.overlap.answers(items.clone(), Arc::new(move || keeping.tell_now()));
         let mut mouth = line.split().map_err(broke)?;
         self.offer(&mut mouth).map_err(broke)?;
         let (control, stop) = (Arc::clone(&self.control), self.stop.clone());
@@ -248,25 +294,27 @@ impl Predecessor {
             }
         });
         let when = "before it was ready";
-        match self.expect(&mut ear, &mut child, LEARN, when)? {
+        match self.expect(&mut ear, &mut child, longest, when)? {
             Word::Ready => {}
             other => return Err(UpgradeError::Line { when, source: nonsense(&other) }),
         }
         // From here on until it serves nothing is written down.
         self.door.pause(true);
         let lock = self.keeping.end();
-        match self.let_serve(&items, lock.as_ref(), &mut ear, &mut child) {
+        match self.let_serve(&items, lock.as_ref(), &mut ear, &mut child, longest) {
             Ok(()) => {
                 self.door.leave_to_successor();
-                let hearer = self.hear(ear);
-                Ok((child.let_go(), Link { items, line, threads: vec![teller, hearer, self.overhear()] }))
+                self.control.overlap.asks();
+                let over = Arc::default();
+                let threads = vec![teller, ear.go_on(), self.overhear(&over)];
+                Ok((child.let_go(), Link { items, line, over, threads }))
             }
             Err(error) => {
                 // Before anything else: it may have begun to write.
                 drop(child);
                 line.hang_up();
                 self.door.pause(false);
-                if let Some(Err(why)) = lock.map(|lock| self.keeping.begin_again(lock)) {
+                if let Some(Err(why)) = lock.map(|lock| self.keep_again(lock)) {
                     log::error!("nothing is written down any more: {why}");
                 }
                 Err(error)
@@ -274,26 +322,43 @@ impl Predecessor {
         }
     }
 
-    fn let_serve(&self, items: &Sender<Item>, lock: Option<&StateLock>, ear: &mut Line, child: &mut Newcomer) -> Result<(), UpgradeError> {
+    /// The lock may name the other process as its owner by now.
+    fn keep_again(&self, lock: StateLock) -> Result<(), String> {
+        let directory = lock.directory().to_owned();
+        let lock = StateLock::from_fd(lock.into_fd(), &directory, self.door.asked()).map_err(|error| error.to_string())?;
+        self.keeping.begin_again(lock)
+    }
+
+    fn let_serve(
+        &self,
+        items: &Sender<Item>,
+        lock: Option<&StateLock>,
+        ear: &mut Ear,
+        child: &mut Newcomer,
+        longest: Duration,
+    ) -> Result<(), UpgradeError> {
         let when = "before it served";
         let broke = |source| UpgradeError::Line { when, source };
         let lock: Option<OwnedFd> = lock.map(|lock| lock.as_fd().try_clone_to_owned()).transpose().map_err(broke)?;
         let go = Item::Word(Word::Go, lock.into_iter().collect());
         items.send(go).map_err(|_| broke(io::ErrorKind::BrokenPipe.into()))?;
-        match self.expect(ear, child, SERVE, when)? {
+        match self.expect(ear, child, longest, when)? {
             Word::Serving => Ok(()),
             other => Err(broke(nonsense(&other))),
         }
     }
 
     /// Waits for a word, and looks now and then whether there is still somebody to say it.
-    fn expect(&self, line: &mut Line, child: &mut Newcomer, longest: Duration, when: &'static str) -> Result<Word, UpgradeError> {
+    fn expect(&self, ear: &mut Ear, child: &mut Newcomer, longest: Duration, when: &'static str) -> Result<Word, UpgradeError> {
         let until = Instant::now() + longest;
         loop {
-            match line.hear() {
+            match ear.line.hear() {
                 Ok(Some(Message::Word(Word::Refused { why }))) => return Err(UpgradeError::Refused(why)),
-                Ok(Some(Message::Word(word))) => return Ok(word),
-                Ok(Some(Message::Sessions(_))) => {}
+                Ok(Some(message)) => {
+                    if let Some(word) = ear.heed(message) {
+                        return Ok(word);
+                    }
+                }
                 Err(error) if waits(&error) => {}
                 Err(source) if !ended(&source) => return Err(UpgradeError::Line { when, source }),
                 // It hangs up a moment before it ends; how it ended says more.
@@ -308,12 +373,34 @@ impl Predecessor {
                     return Err(UpgradeError::Line { when, source: io::ErrorKind::UnexpectedEof.into() });
                 }
             }
-            if let Some(status) = child.ended() {
-                return Err(UpgradeError::Ended { when, status });
+            self.look_after(child, when, until, longest)?;
+        }
+    }
+
+    /// Whether it still makes sense to wait for a word.
+    fn look_after(&self, child: &mut Newcomer, when: &'static str, until: Instant, longest: Duration) -> Result<(), UpgradeError> {
+        if self.progress.abandoned.load(Ordering::Acquire) {
+            return Err(UpgradeError::Stopping);
+        }
+        if let Some(status) = child.ended() {
+            return Err(UpgradeError::Ended { when, status });
+        }
+        if Instant::now() > until {
+            return Err(UpgradeError::Silent { when, waited: longest });
+        }
+        Ok(())
+    }
+
+    fn meet(&self, socket: &Rendezvous, child: &mut Newcomer, longest: Duration) -> Result<UnixStream, UpgradeError> {
+        let when = "while it started";
+        let until = Instant::now() + longest;
+        loop {
+            let called = socket.look().map_err(|source| UpgradeError::Line { when, source })?;
+            if let Some(stream) = called {
+                return Ok(stream);
             }
-            if Instant::now() > until {
-                return Err(UpgradeError::Silent { when, waited: longest });
-            }
+            self.look_after(child, when, until, longest)?;
+            thread::park_timeout(Duration::from_millis(10));
         }
     }
 
@@ -333,6 +420,8 @@ impl Predecessor {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_default();
         let offer = Offer {
             protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            directory: fs::canonicalize(&self.directory)?,
             clock: self.control.clock().origin(),
             listeners: self.listeners.iter().map(|listener| listener.asked_address().to_string()).collect(),
             admin: self.door.asked().to_owned(),
@@ -341,33 +430,11 @@ impl Predecessor {
         line.say_with(&Word::Offer(Box::new(offer)), &beside)
     }
 
-    /// What the new process learns matters here as long as a connection is left.
-    fn hear(&self, mut ear: Line) -> JoinHandle<()> {
-        let control = Arc::clone(&self.control);
-        thread::spawn(move || {
-            let mut hearer = Hearer::default();
-            loop {
-                let view = control.view();
-                match ear.hear() {
-                    Ok(Some(Message::Word(Word::Places(places)))) => hearer.places(&view, &places),
-                    Ok(Some(Message::Sessions(message))) => {
-                        if let Err(why) = hearer.sessions(&view, &message, control.now()) {
-                            log::warn!("upgrade: the new process told nonsense: {why}");
-                        }
-                    }
-                    Ok(Some(Message::Word(_))) => {}
-                    Err(error) if waits(&error) => {}
-                    Ok(None) | Err(_) => return,
-                }
-            }
-        })
-    }
-
     /// Takes notes, since the thread that did so to write them has ended.
-    fn overhear(&self) -> JoinHandle<()> {
-        let source = Arc::clone(self.keeping.source());
+    fn overhear(&self, over: &Arc<AtomicBool>) -> JoinHandle<()> {
+        let (source, over) = (Arc::clone(self.keeping.source()), Arc::clone(over));
         thread::spawn(move || {
-            while source.is_heard() {
+            while !over.load(Ordering::Acquire) {
                 source.overhear();
                 thread::park_timeout(TURN);
             }
@@ -375,7 +442,52 @@ impl Predecessor {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.progress.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of the line that hears.
+struct Ear {
+    line: Line,
+    hearer: Hearer,
+    control: Arc<Control>,
+}
+
+impl Ear {
+    /// Takes to heart what is said at any time; gives back what is said once.
+    fn heed(&mut self, message: Message) -> Option<Word> {
+        match message {
+            Message::Sessions(message) => {
+                if let Err(why) = self.hearer.sessions(&self.control.view(), &message, self.control.now()) {
+                    log::warn!("upgrade: the new process told nonsense: {why}");
+                }
+            }
+            Message::Word(Word::Places(places)) => self.hearer.places(&self.control.view(), &places),
+            Message::Word(Word::Ask(number)) => self.control.overlap.answer(number),
+            Message::Word(Word::Heard(number)) => self.control.overlap.heard(number),
+            Message::Word(word) => return Some(word),
+        }
+        None
+    }
+
+    /// What the new process learns matters here as long as a connection is left.
+    fn go_on(mut self) -> JoinHandle<()> {
+        thread::spawn(move || {
+            loop {
+                match self.line.hear() {
+                    Ok(Some(message)) => {
+                        if let Some(word) = self.heed(message) {
+                            log::warn!("upgrade: {word:?} was not due");
+                        }
+                    }
+                    Err(error) if waits(&error) => {}
+                    Ok(None) | Err(_) => {
+                        self.control.overlap.end();
+                        return;
+                    }
+                }
+            }
+        })
     }
 }
 
@@ -410,25 +522,20 @@ impl Rendezvous {
         Ok(Rendezvous { listener, path })
     }
 
-    fn wait(&self, child: &mut Newcomer) -> Result<UnixStream, UpgradeError> {
-        let when = "while it started";
-        let until = Instant::now() + APPEAR;
-        while Instant::now() < until {
-            match self.listener.accept() {
-                Ok((stream, _)) if is_own(&stream) => {
-                    let blocking = stream.set_nonblocking(false).map(|()| stream);
-                    return blocking.map_err(|source| UpgradeError::Line { when, source });
-                }
-                Ok(_) => log::warn!("upgrade: somebody else's process called and was turned away"),
-                Err(error) if waits(&error) => {}
-                Err(source) => return Err(UpgradeError::Line { when, source }),
+    /// Whether somebody called.
+    fn look(&self) -> io::Result<Option<UnixStream>> {
+        match self.listener.accept() {
+            Ok((stream, _)) if is_own(&stream) => {
+                stream.set_nonblocking(false)?;
+                Ok(Some(stream))
             }
-            if let Some(status) = child.ended() {
-                return Err(UpgradeError::Ended { when, status });
+            Ok(_) => {
+                log::warn!("upgrade: somebody else's process called and was turned away");
+                Ok(None)
             }
-            thread::park_timeout(Duration::from_millis(10));
+            Err(error) if waits(&error) => Ok(None),
+            Err(source) => Err(source),
         }
-        Err(UpgradeError::Silent { when, waited: APPEAR })
     }
 }
 

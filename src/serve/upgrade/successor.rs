@@ -1,28 +1,26 @@
 //! The process that takes over: it learns everything while the other one serves, says that it is ready, and serves when it is told to.
+//!
+//! It has no timeouts: the other process watches the time, and kills this one before it hangs up. So a line that breaks means that
+//! the other process is dead.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
 
 use super::SOCKET_VARIABLE;
 use super::link::{Hearer, Item, Teller};
 use super::wire::{Line, Message, Offer, PROTOCOL, Word};
+use crate::model::event::Owner;
 use crate::model::time::Time;
 use crate::serve::control::Control;
 use crate::serve::keeping::Keeping;
 use crate::serve::remembered::Documents;
 use crate::serve::state::StateLock;
-
-/// For the other process to answer; it has started this one and waits for it.
-const ANSWER: Duration = Duration::from_secs(30);
-/// For everything to be told, and then for the word to serve.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the other process offers, and the line to it.
 pub struct Succession {
@@ -32,6 +30,7 @@ pub struct Succession {
     listeners: Vec<(String, OwnedFd)>,
     admin: Option<OwnedFd>,
     turns: Option<Receiver<Turn>>,
+    items: Option<Sender<Item>>,
 }
 
 /// What the thread that hears passes on.
@@ -49,7 +48,6 @@ impl Succession {
     pub fn from_environment() -> io::Result<Option<Succession>> {
         let Some(path) = std::env::var_os(SOCKET_VARIABLE) else { return Ok(None) };
         let mut line = Line::new(UnixStream::connect(path)?);
-        line.patience(Some(ANSWER))?;
         line.say(&Word::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned() })?;
         let offer = match line.word()? {
             Word::Offer(offer) if offer.protocol == PROTOCOL => *offer,
@@ -61,7 +59,7 @@ impl Succession {
         }
         let admin = sockets.pop();
         let listeners = offer.listeners.iter().cloned().zip(sockets).collect();
-        Ok(Some(Succession { line, offer, listeners, admin, turns: None }))
+        Ok(Some(Succession { line, offer, listeners, admin, turns: None, items: None }))
     }
 
     /// Says why nothing comes of it. The other process serves on.
@@ -69,6 +67,29 @@ impl Succession {
         if let Err(error) = self.line.say(&Word::Refused { why: why.to_owned() }) {
             log::debug!("nobody hears it: {error}");
         }
+    }
+
+    /// The version of the other process.
+    pub fn version(&self) -> &str {
+        &self.offer.version
+    }
+
+    /// Whether the state directory is the same one.
+    ///
+    /// # Errors
+    /// It is not: there this process would go on from another state.
+    pub fn same_directory(&self, directory: &Path) -> io::Result<()> {
+        let there: &PathBuf = &self.offer.directory;
+        // One that does not exist is another one.
+        if std::fs::canonicalize(directory).is_ok_and(|here| here == *there) {
+            return Ok(());
+        }
+        let what = format!(
+            "its state.directory is {}, not {}; an upgrade keeps it: stop, move it, and start",
+            there.display(),
+            directory.display()
+        );
+        Err(io::Error::other(what))
     }
 
     /// When the clock of both began.
@@ -97,16 +118,15 @@ impl Succession {
     /// # Errors
     /// The other process is gone.
     pub fn learn(&mut self, control: &Arc<Control>) -> io::Result<()> {
-        self.line.patience(None)?;
         // Frozen until the other process is quiet.
         control.freeze(true);
         let (passed, turns) = sync_channel(4);
         let (ear, control) = (self.line.split()?, Arc::clone(control));
         thread::Builder::new().name("upgrade".to_owned()).spawn(move || hear(ear, &control, &passed))?;
-        let told = self.turns.insert(turns).recv_timeout(PATIENCE);
+        let told = self.turns.insert(turns).recv();
         match told {
             Ok(Turn::Told) => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other process is gone, or said nothing in time")),
+            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is gone")),
         }
     }
 
@@ -116,34 +136,47 @@ impl Succession {
     /// The other process is gone or wants it no more.
     pub fn ready(&mut self, directory: &Path, admin: &str) -> io::Result<StateLock> {
         self.line.say(&Word::Ready)?;
-        let lost = || io::Error::new(io::ErrorKind::UnexpectedEof, "the other process is gone, or wants it no more");
+        let lost = || io::Error::new(io::ErrorKind::UnexpectedEof, "it is gone");
         let turns = self.turns.as_ref().ok_or_else(lost)?;
-        match turns.recv_timeout(PATIENCE) {
+        match turns.recv() {
             Ok(Turn::Go(beside)) => StateLock::from_fd(beside.into_iter().next().ok_or_else(lost)?, directory, admin),
             _ => Err(lost()),
         }
     }
 
-    /// Says that this process serves; from now on the other one is told of what happens here.
+    /// The other process is told of what happens here from now on, and asked. To be called before the first client is accepted.
     ///
     /// # Errors
-    /// The other process is gone: it was told too late.
-    pub fn serving(mut self, control: &Arc<Control>, keeping: &Arc<Keeping>) -> io::Result<()> {
+    /// No thread or descriptor can be had.
+    pub fn link(&mut self, control: &Arc<Control>, keeping: &Arc<Keeping>) -> io::Result<()> {
         let (items, heard) = keeping.source().listen();
-        self.line.say(&Word::Serving)?;
-        let (control, keeping, mouth) = (Arc::clone(control), Arc::clone(keeping), self.line.split()?);
+        let told = Arc::clone(keeping);
+        control.overlap.answers(items.clone(), Arc::new(move || told.tell_now()));
+        control.overlap.asks();
+        let (control, mouth) = (Arc::clone(control), self.line.split()?);
         thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
             let told = Teller::new(mouth).run(&control, &heard, None);
-            keeping.source().stop_listening();
             log::debug!("the process before is told no more: {told:?}");
-            drop::<std::sync::mpsc::Sender<Item>>(items);
         })?;
+        self.items = Some(items);
         Ok(())
+    }
+
+    /// Says that this process serves. Nobody there to hear it is no reason to stop: the clients are here.
+    pub fn serving(self, control: &Control) {
+        let said = self.items.is_some_and(|items| items.send(Item::Word(Word::Serving, Vec::new())).is_ok());
+        if !said {
+            log::warn!("the process before ended during the hand-over");
+        }
+        let (from, to) = (&self.offer.version, env!("CARGO_PKG_VERSION"));
+        control.note(Owner::Operator, "tidegate", format!("upgraded from {from} to {to}; process {} serves", std::process::id()));
     }
 }
 
 fn hear(mut ear: Line, control: &Arc<Control>, turns: &SyncSender<Turn>) {
     let mut hearer = Hearer::default();
+    // Afterwards this process may be the old one of the next upgrade, which is none of this line's business.
+    let mut quiet = false;
     let pass = |turn| turns.send(turn).unwrap_or_else(|_| log::debug!("nobody waits for the process before any more"));
     loop {
         let view = control.view();
@@ -158,12 +191,21 @@ fn hear(mut ear: Line, control: &Arc<Control>, turns: &SyncSender<Turn>) {
             Ok(Some(Message::Word(Word::Uncounted { app, until }))) => hearer.uncounted(&view, &app, until),
             Ok(Some(Message::Word(Word::Told))) => pass(Turn::Told),
             Ok(Some(Message::Word(Word::Go))) => pass(Turn::Go(ear.take_sockets())),
-            Ok(Some(Message::Word(Word::Quiet))) => control.freeze(false),
+            Ok(Some(Message::Word(Word::Ask(number)))) => control.overlap.answer(number),
+            Ok(Some(Message::Word(Word::Heard(number)))) if !quiet => control.overlap.heard(number),
+            Ok(Some(Message::Word(Word::Quiet))) if !quiet => {
+                quiet = true;
+                control.overlap.end();
+                control.freeze(false);
+            }
             Ok(Some(Message::Word(word))) => log::warn!("upgrade: {word:?} was not due"),
             Ok(None) | Err(_) => {
                 // Its exchanges are over with it.
                 drop(hearer);
-                control.freeze(false);
+                if !quiet {
+                    control.overlap.end();
+                    control.freeze(false);
+                }
                 pass(Turn::Gone);
                 return;
             }

@@ -8,7 +8,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,12 @@ pub const MOST_SOCKETS: usize = 250;
 
 /// Longest message: a document of a hundred thousand backends is shorter.
 const LONGEST: usize = 256 << 20;
+
+/// For the rest of a message whose beginning came: whoever writes it has nothing to wait for.
+const MIDWAY: Duration = Duration::from_secs(10);
+
+/// A body is read in pieces of this size: memory grows with what really comes.
+const PIECE: usize = 1 << 20;
 
 /// What is said, in the order of a hand-over that succeeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +71,10 @@ pub enum Word {
     UnderWay(Vec<(u32, u32)>),
     /// Old to new: nobody is accepted here any more, and no connection is left that could bring another exchange.
     Quiet,
+    /// Either way: somebody came whose session is unknown here. Tell everything up to now, then say [`Word::Heard`].
+    Ask(u64),
+    /// The answer, behind all that happened before the question.
+    Heard(u64),
 }
 
 /// What the old process hands over besides sockets and sessions.
@@ -71,6 +82,11 @@ pub enum Word {
 pub struct Offer {
     /// [`PROTOCOL`].
     pub protocol: u32,
+    /// Of the old process, for people.
+    #[serde(default)]
+    pub version: String,
+    /// The state directory, absolute.
+    pub directory: PathBuf,
     /// Wall time when the monotonic clock said zero: both processes tell the same time.
     pub clock: Time,
     /// As configured, one for each of the first sockets.
@@ -129,7 +145,7 @@ impl Line {
         Ok(Line::new(self.stream.try_clone()?))
     }
 
-    /// How long one read may wait, by whichever handle; `None` for ever.
+    /// How long one look for a message may wait, by whichever handle; `None` for ever.
     ///
     /// # Errors
     /// The socket is gone.
@@ -198,7 +214,7 @@ impl Line {
         if received.bytes == 0 {
             return Ok(None);
         }
-        self.stream.read_exact(head.get_mut(received.bytes..).unwrap_or_default())?;
+        self.read_on(head.get_mut(received.bytes..).unwrap_or_default())?;
         self.rest(head).map(Some)
     }
 
@@ -225,17 +241,39 @@ impl Line {
         if length > LONGEST {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
         }
-        // Grows with what really comes.
-        let mut body = Vec::with_capacity(length.min(1 << 20));
-        (&self.stream).take(length as u64).read_to_end(&mut body)?;
-        if body.len() < length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let mut body = Vec::new();
+        while body.len() < length {
+            let had = body.len();
+            body.resize(length.min(had + PIECE), 0);
+            self.read_on(body.get_mut(had..).unwrap_or_default())?;
         }
         match kind {
             WORD => serde_json::from_slice(&body).map(Message::Word).map_err(io::Error::other),
             SESSIONS => Ok(Message::Sessions(body)),
             other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of kind {other}"))),
         }
+    }
+
+    /// Fills `rest`, which belongs to a message that has begun: the patience of a look for one is no measure here.
+    fn read_on(&self, mut rest: &mut [u8]) -> io::Result<()> {
+        let mut since = Instant::now();
+        while !rest.is_empty() {
+            match (&self.stream).read(rest) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    rest = rest.get_mut(read..).unwrap_or_default();
+                    since = Instant::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if since.elapsed() > MIDWAY {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "it stopped in the middle of a message"));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn send(&mut self, kind: u8, body: &[u8]) -> io::Result<()> {
@@ -290,6 +328,30 @@ mod tests {
         drop(old);
         assert_eq!(new.hear().expect("whole"), Some(Message::Sessions(b"abc".to_vec())));
         assert_eq!(new.hear().expect_err("torn").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_message_that_comes_in_pieces_is_one_message() {
+        let (mut old, mut new) = pair();
+        new.patience(Some(Duration::from_millis(20))).expect("a socket");
+        assert_eq!(new.hear().expect_err("nothing came").kind(), io::ErrorKind::WouldBlock);
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let slow = std::thread::spawn(move || {
+            for piece in [&[SESSIONS, 3, 0][..], &[0, 0, b'a'], b"bc"] {
+                old.stream.write_all(piece).expect("sent");
+                // Longer than the other end looks for a message.
+                wait.recv_timeout(Duration::from_millis(200)).expect_err("nobody answers");
+            }
+        });
+        let heard = loop {
+            match new.hear() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                heard => break heard,
+            }
+        };
+        assert_eq!(heard.expect("whole"), Some(Message::Sessions(b"abc".to_vec())));
+        slow.join().expect("it wrote");
+        drop(go_on);
     }
 
     #[test]

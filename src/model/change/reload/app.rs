@@ -100,14 +100,14 @@ impl Planner {
         let Ok((_, app)) = self.draft.find(name) else { return };
         match (&app.current, wanted) {
             (Some(current), Current::Release(release)) if **current == **release => {}
-            (_, Current::Release(release)) if added.contains(&release.as_str()) && !self.force => self.refuse(
+            (_, Current::Release(release)) if added.contains(&release.as_str()) && self.serving && !self.force => self.refuse(
                 format!("{name}: '{release}' is new in this file and has not passed a probe yet"),
                 format!("reload with the release first and set `current: {release}` when it is up, or --force"),
             ),
             (Some(current), Current::Release(release)) => {
                 let drains = app.release(current).map_or(0, |r| r.live());
                 let (drafted, already) = (self.draft.applied.events.len(), current.to_string());
-                match self.draft.promote(name, release, None, self.force) {
+                match self.draft.promote(name, release, None, self.force || !self.serving) {
                     Ok(()) => {
                         // One event for one edit.
                         self.draft.applied.events.truncate(drafted);
@@ -138,7 +138,8 @@ impl Planner {
                 "name another one in `current:`, or rename the release",
             );
         };
-        if !self.force
+        if self.serving
+            && !self.force
             && let Err(refused) = healthy(app, wanted)
         {
             return self.refusals.push(refused);

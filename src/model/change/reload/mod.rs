@@ -34,6 +34,9 @@ pub struct Reload {
     pub next: Vec<NewApp>,
     /// Also where sessions are lost by it: they are evicted.
     pub force: bool,
+    /// Clients are served meanwhile, so that a promotion needs a backend that has passed a probe. At a start nobody was asked yet,
+    /// and nobody is served by a refusal.
+    pub serving: bool,
 }
 
 /// What a reload would do.
@@ -70,7 +73,8 @@ impl Plan {
 /// Computes what a reload does to `view`. Nothing is changed.
 pub fn plan(view: &View, reload: &Reload, owner: Owner, now: Time) -> Plan {
     let draft = Draft { applied: Applied { view: view.clone(), ..Applied::default() }, owner, now };
-    let mut planner = Planner { draft, force: reload.force, lines: Vec::new(), refusals: Vec::new(), gone: Vec::new() };
+    let mut planner =
+        Planner { draft, force: reload.force, serving: reload.serving, lines: Vec::new(), refusals: Vec::new(), gone: Vec::new() };
     for old in reload.applied.iter().filter(|old| !reload.next.iter().any(|new| new.spec.name == old.name)) {
         planner.remove_app(&old.name);
     }
@@ -88,6 +92,7 @@ pub fn plan(view: &View, reload: &Reload, owner: Owner, now: Time) -> Plan {
 struct Planner {
     draft: Draft,
     force: bool,
+    serving: bool,
     lines: Vec<Line>,
     refusals: Vec<Refused>,
     /// Backends that are listed no more, with their app.
@@ -170,7 +175,9 @@ impl Planner {
         self.draft.applied.drains.retain(|target| !target.backends(view).is_empty());
         for app in self.draft.applied.view.apps.clone() {
             self.clashes(&app);
-            if let Some(was) = before.app(&app.name).filter(|was| !Arc::ptr_eq(was, &app) && !self.force && self.refusals.is_empty()) {
+            if let Some(was) =
+                before.app(&app.name).filter(|was| !Arc::ptr_eq(was, &app) && !self.force && self.serving && self.refusals.is_empty())
+            {
                 self.keeps_taking(was, &app);
             }
         }

@@ -73,7 +73,7 @@ impl Shop {
             hash: Arc::clone(&self.world.view.apps[0].hash),
             memory: None,
         });
-        Reload { applied: self.file.clone(), next: apps.collect(), force }
+        Reload { applied: self.file.clone(), next: apps.collect(), force, serving: true }
     }
 
     fn plan(&self, next: &[AppSpec], force: bool) -> Plan {
@@ -152,6 +152,18 @@ fn an_edited_current_is_a_promotion_and_a_new_release_waits() {
     check("v1:a1", &[], "v1:a1 v2:b1", "v1 by_health a1, v2 by_health b1");
     let mut shop = Shop::new(">v1:a1");
     assert_eq!(shop.force("v1:a1 >v2:b1"), "v1 draining a1, v2 current b1");
+}
+
+#[test]
+fn at_a_start_the_file_promotes_without_a_probe_and_still_loses_no_session() {
+    let mut shop = Shop::new(">v1:a1");
+    shop.session("a1");
+    let start = |shop: &Shop, drawn: &str| Reload { serving: false, ..shop.reload_of(&[spec(drawn, &shop.settings)], false) };
+    let removed = start(&shop, ">v2:b1");
+    assert_eq!(plan(&shop.world.view, &removed, Owner::Config, shop.world.now).refusals[0].what, "shop/v1: 1 live session (1 engaged)");
+    let known = start(&shop, "v1:a1 >v2:b1");
+    shop.world.change(&Change::Reload(known), Owner::Config).unwrap();
+    assert_eq!(shop.told(), "v1 draining a1, v2 current b1");
 }
 
 #[test]

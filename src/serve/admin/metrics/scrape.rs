@@ -32,6 +32,8 @@ pub(super) struct Scrape {
     pub(super) finished: [(DrainState, u64); 3],
     /// Attempts to report a verdict.
     pub(super) reports: [(ReportResult, u64); ReportResult::ALL.len()],
+    /// Attempts to write the state that failed.
+    pub(super) write_failures: u64,
     /// Reloads, by result.
     pub(super) reloads: [(ReloadResult, u64); ReloadResult::ALL.len()],
     /// When the file was applied last.
@@ -66,6 +68,7 @@ impl Scrape {
             outlooks,
             finished: control.finished(),
             reports: control.reports.so_far(),
+            write_failures: control.write_failures.total(),
             reloads: control.reloads.results(),
             applied_at: control.reloads.applied().at,
             certificates,

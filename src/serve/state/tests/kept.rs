@@ -1,5 +1,6 @@
 //! What is kept comes back: after a stop, after a crash, on another day.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
@@ -75,6 +76,28 @@ fn an_app_that_is_removed_leaves_nothing_and_one_that_appears_is_stored_whole() 
     *source.view.lock().unwrap() = Arc::new(world.view.clone());
     assert_eq!(keeper.stop().1, Ok(()));
     assert_eq!(scratch.again(DRAWN, world.now).expect("a good file").3, Restored { entries: 40, strangers: 0 });
+}
+
+#[test]
+fn a_clock_that_jumps_there_and_back_drops_nobody_although_nothing_else_was_written_in_between() {
+    for days in [1, -1] {
+        for drawn in [DRAWN, ">w1:c1"] {
+            let scratch = Scratch::new("back");
+            let (world, _, keeper) = kept(&scratch);
+            assert_eq!(keeper.stop().1, Ok(()));
+            let elsewhen = Time(world.now.0.saturating_add_signed(days * 86_400_000));
+            let (_, mut file, ..) = scratch.again(drawn, elsewhen).expect("a good file");
+            file.begin(&BTreeMap::new(), elsewhen).expect("a good disk");
+            drop(file);
+            for now in [world.now, elsewhen] {
+                let (again, mut file, ..) = scratch.again(DRAWN, now).expect("a good file");
+                file.begin(&BTreeMap::new(), now).expect("a good disk");
+                again.shop().ledger.sweep(now);
+                let live: u64 = again.shop().backends.iter().flatten().map(|b| b.live.counts.live()).sum();
+                assert_eq!(live, 39, "{days} days, in between {drawn}");
+            }
+        }
+    }
 }
 
 #[test]
