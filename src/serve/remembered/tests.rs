@@ -132,7 +132,7 @@ fn only_what_changed_is_written() {
     let control = first();
     let scribe = Scribe::new(Arc::clone(&control), || None);
     let names = |all| scribe.documents(all).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    assert_eq!(names(false), ["life", "apps", "events", "file", "drains", "histories"]);
+    assert_eq!(names(false), ["life", "file", "apps", "events", "drains", "histories"]);
     assert_eq!(names(false), [""; 0]);
     order(&control, intent("shop/v2/b2", Intent::Maintain));
     assert_eq!(names(false), ["apps", "events"]);
