@@ -127,12 +127,6 @@ impl Tidegate {
         assert!(self.becomes_ready(), "not ready again\n{}", self.process.log_tail());
     }
 
-    /// Replaces the configuration file and reloads with `--force`.
-    pub fn force_config(&self, yaml: &str) -> (u16, Value) {
-        self.write_config(yaml);
-        self.admin_post("/api/v1/reload", &serde_json::json!({ "force": true }))
-    }
-
     /// The same with more arguments. What it said, if it ended with 1 instead.
     pub fn try_start_again(&mut self, arguments: &[&str]) -> Result<(), String> {
         assert!(self.process.ended().is_some(), "the old process still runs");
@@ -155,6 +149,12 @@ impl Tidegate {
             }
         }
         self.start_again();
+    }
+
+    /// Replaces the configuration file and reloads with `--force`.
+    pub fn force_config(&self, yaml: &str) -> (u16, Value) {
+        self.write_config(yaml);
+        self.admin_post("/api/v1/reload", &serde_json::json!({ "force": true }))
     }
 
     /// SIGKILL, as a crash.

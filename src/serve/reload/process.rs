@@ -79,7 +79,7 @@ pub(super) fn prepare(old: &Config, new: &Config, listeners: &[ListenerHandle], 
 fn fixed(prepared: &mut Preparation, old: &Config, new: &Config) {
     // Whoever adds a key decides here which of the two it is.
     let Config { server, listeners: _, admin: _, state: _, trusted_proxies: _, apps: _ } = new;
-    let Server { threads: _, grace_period: _, lame_duck: _, header_timeout: _, access_log: _, watch: _, upgrade_timeout: _ } = server;
+    let Server { threads: _, grace_period: _, lame_duck: _, upgrade_timeout: _, header_timeout: _, access_log: _, watch: _ } = server;
     let addresses = |listeners: &[Listener]| listeners.iter().map(|l| l.address).collect::<HashSet<SocketAddr>>();
     let (before, after) = (addresses(&old.listeners), addresses(&new.listeners));
     for listener in new.listeners.iter().filter(|l| !before.contains(&l.address)) {
@@ -98,7 +98,9 @@ fn fixed(prepared: &mut Preparation, old: &Config, new: &Config) {
         prepared.needs_upgrade("admin is changed");
     }
     if old.state != new.state {
-        prepared.needs_upgrade("state is changed");
+        let remedy = "sessions and keys are there: stop this process, move the directory, and start it again";
+        let what = "state is changed".to_owned();
+        prepared.refusals.push(Refused { kind: RefusedKind::Conflict, what, remedy: remedy.to_owned() });
     }
     if old.server.threads != new.server.threads {
         prepared.needs_upgrade(format!("server.threads: {} -> {}", old.server.threads, new.server.threads));
