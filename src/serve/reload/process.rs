@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::Rejected;
+use crate::config::scalar::format_duration;
 use crate::config::{Config, Listener, Server};
 use crate::model::change::reload::Line;
 use crate::model::change::{Refused, RefusedKind};
@@ -49,14 +50,16 @@ pub(super) fn prepare(old: &Config, new: &Config, listeners: &[ListenerHandle], 
     if old.trusted_proxies != new.trusted_proxies {
         prepared.line("trusted_proxies", "changed");
     }
-    if old.server.grace_period != new.server.grace_period {
-        prepared.line("server.grace_period", format!("{:?} -> {:?}", old.server.grace_period, new.server.grace_period));
-    }
-    if old.server.lame_duck != new.server.lame_duck {
-        prepared.line("server.lame_duck", format!("{:?} -> {:?}", old.server.lame_duck, new.server.lame_duck));
-    }
-    if old.server.upgrade_timeout != new.server.upgrade_timeout {
-        prepared.line("server.upgrade_timeout", format!("{:?} -> {:?}", old.server.upgrade_timeout, new.server.upgrade_timeout));
+    // Each is looked up when its time comes.
+    let times = |server: &Server| {
+        [
+            ("server.grace_period", server.grace_period),
+            ("server.lame_duck", server.lame_duck),
+            ("server.upgrade_timeout", server.upgrade_timeout),
+        ]
+    };
+    for ((key, was), (_, is)) in times(&old.server).into_iter().zip(times(&new.server)).filter(|(was, is)| was != is) {
+        prepared.line(key, format!("{} -> {}", format_duration(was), format_duration(is)));
     }
     if old.server.watch != new.server.watch {
         prepared.line("server.watch", format!("{} -> {}", old.server.watch, new.server.watch));
@@ -103,7 +106,8 @@ fn fixed(prepared: &mut Preparation, old: &Config, new: &Config) {
         prepared.needs_upgrade(format!("server.threads: {} -> {}", old.server.threads, new.server.threads));
     }
     if old.server.header_timeout != new.server.header_timeout {
-        prepared.needs_upgrade(format!("server.header_timeout: {:?} -> {:?}", old.server.header_timeout, new.server.header_timeout));
+        let [was, is] = [old, new].map(|config| format_duration(config.server.header_timeout));
+        prepared.needs_upgrade(format!("server.header_timeout: {was} -> {is}"));
     }
 }
 
@@ -139,7 +143,8 @@ mod tests {
         check(|new| new.server.access_log = None, &["server.access_log is switched on or off"]);
         check(|new| new.server.header_timeout = Duration::from_secs(1), &["server.header_timeout: 10s -> 1s"]);
         check(|new| new.server.grace_period = Duration::from_secs(1), &["+ server.grace_period 30s -> 1s"]);
-        check(|new| new.server.lame_duck = Duration::from_secs(1), &["+ server.lame_duck 0ns -> 1s"]);
+        check(|new| new.server.lame_duck = Duration::from_secs(1), &["+ server.lame_duck 0s -> 1s"]);
+        check(|new| new.server.upgrade_timeout = Duration::from_secs(7), &["+ server.upgrade_timeout 30s -> 7s"]);
         check(|new| new.server.watch = true, &["+ server.watch false -> true"]);
         check(|new| new.trusted_proxies.push("10.0.0.0/8".parse().expect("a network")), &["+ trusted_proxies changed"]);
     }
