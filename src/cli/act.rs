@@ -161,6 +161,12 @@ impl Operator {
     ) -> Result<u8, Failure> {
         waiting.check()?;
         let answers = self.everywhere_by(plan, async |client: &Client| client.post::<api::Promoted>(path, order).await).await?;
+        let differ = answers.first().is_some_and(|(_, first)| answers.iter().any(|(_, answer)| answer.current != first.current));
+        if differ {
+            let each: Vec<String> = answers.iter().map(|(client, answer)| format!("{}: {}", client.url, answer.current)).collect();
+            let what = format!("they went to different releases, each by its own history: {}", each.join(", "));
+            return Err(Failure::error(format!("{what}; name the one to go to: --to RELEASE")));
+        }
         if !waiting.wait {
             return self.tell(&answers, words);
         }

@@ -176,6 +176,25 @@ async fn undo(plan: Plan<'_>, client: &Client, before: &api::Status) -> Result<S
                     told.push(format!("{target}: {was}"));
                 }
             }
+            let now: api::Status = client.get("/api/v1/status").await?;
+            let mut stays = Vec::new();
+            for drain in now.drains.iter().filter(|drain| drain.verdict.is_none()) {
+                match before.drains.iter().find(|was| was.id == drain.id) {
+                    None => {
+                        // Where the intent was taken back it is superseded already.
+                        client.delete::<serde_json::Value>(&format!("/api/v1/drains/{}", segment(&drain.id))).await?;
+                        told.push(format!("drain {} cancelled", drain.id));
+                    }
+                    Some(was) if was.deadline != drain.deadline || was.then != drain.then => {
+                        let deadline = drain.deadline.as_deref().unwrap_or("none");
+                        stays.push(format!("{} of {} has deadline {deadline}, then {}", drain.id, drain.target, drain.then));
+                    }
+                    Some(_) => {}
+                }
+            }
+            if !stays.is_empty() {
+                return Err(Failure::error(format!("{}; give the order again as it is to be", stays.join(", "))));
+            }
             Ok(if told.is_empty() { "it was so before".to_owned() } else { told.join(", ") })
         }
         Plan::Final { .. } => Err(Failure::error("there is no way back; repeat the command for the other address when it can")),

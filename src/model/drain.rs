@@ -18,11 +18,10 @@ mod visitors;
 
 use std::sync::Arc;
 
-pub use self::confidence::Doubt;
+pub use self::confidence::{Doubt, Watched, doubt};
 pub use self::outlook::Outlook;
 pub use self::pace::Pace;
 
-use self::confidence::doubt;
 use self::visitors::Visitors;
 
 use super::admission::{Health, ReleaseState};

@@ -172,6 +172,11 @@ impl Lives {
         (proven.0 > 0).then(|| Restart { after: Time(self.after.load(Ordering::Relaxed)), proven })
     }
 
+    /// Whether it ever worked: otherwise nobody can have a session there.
+    pub fn has_worked(&self) -> bool {
+        self.worked.load(Ordering::Relaxed)
+    }
+
     /// What is to be remembered.
     pub fn remember(&self) -> LivesMemory {
         LivesMemory {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::pin::MAX_NAME_BYTES;
 use super::retry::RetryRules;
+use super::session_key::KeyedHash;
 
 mod health;
 mod webhook;
@@ -79,6 +81,15 @@ pub struct BackendSpec {
     pub tls: Option<BackendTls>,
     /// HTTP version towards the backend.
     pub protocol: Protocol,
+}
+
+/// The name under which a backend drains whose own name means another address by now: `a1@5f3a91c2`. The same at every proxy; the
+/// address is told by a hash, since names are in clients' pins and in metrics. No name of a file has an `@`.
+pub fn away_name(name: &str, address: &Address) -> String {
+    let [a, b, c, d, ..] = KeyedHash::new([0; 16]).key(address.to_string().as_bytes()).0;
+    // Pins have room for no more; names are ASCII.
+    let short: String = name.chars().take(MAX_NAME_BYTES - 9).collect();
+    format!("{short}@{a:02x}{b:02x}{c:02x}{d:02x}")
 }
 
 /// Host and port of a backend. A literal IP never needs the resolver; a name is resolved by the prober, never by a request.

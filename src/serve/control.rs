@@ -49,6 +49,7 @@ pub struct Control {
     inner: Mutex<Inner>,
     generation: AtomicU64,
     frozen: AtomicBool,
+    withheld: AtomicBool,
     forecasts: Forecasts,
     news: broadcast::Sender<Event>,
     /// WebSockets, for drains that close those that outlive their session.
@@ -102,6 +103,7 @@ impl Control {
             inner: Mutex::default(),
             generation: AtomicU64::new(0),
             frozen: AtomicBool::new(false),
+            withheld: AtomicBool::new(false),
             forecasts: Forecasts::default(),
             news,
             tunnels: OpenTunnels::default(),
@@ -152,6 +154,16 @@ impl Control {
         // Under the lock: whoever holds it finishes an order that was taken before.
         let _order = self.lock();
         self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// While another process may still let somebody in, no drain is fenced here: its gates are not these.
+    pub fn withhold_verdicts(&self, withheld: bool) {
+        self.withheld.store(withheld, Ordering::Release);
+    }
+
+    /// Whether the process before has not finished.
+    pub fn withholds_verdicts(&self) -> bool {
+        self.withheld.load(Ordering::Acquire)
     }
 
     /// Whether another process takes over, or the one before has not finished.
@@ -367,6 +379,9 @@ impl Control {
         }
         self.work_off_evictions();
         self.meet_deadlines(now);
+        if self.withheld.load(Ordering::Acquire) {
+            return;
+        }
         let mut inner = self.lock();
         let mut settled = Vec::new();
         let view = self.view();

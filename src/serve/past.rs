@@ -95,9 +95,17 @@ impl Past {
             // Its keys are where the present file says.
             match next.iter().find(|app| app.spec.name == spec.name) {
                 Some(app) => apps.push(NewApp { spec: spec.clone(), memory, ..app.clone() }),
-                None => apps.extend(
-                    load_apps(directory, std::slice::from_ref(spec))?.into_iter().map(|app| NewApp { memory: memory.clone(), ..app }),
-                ),
+                // It left the file, and its key files may have left with it: those that are made here serve as well, for what is left
+                // there is refused, drained or evicted.
+                None => {
+                    let mut spec = spec.clone();
+                    if load_apps(directory, std::slice::from_ref(&spec)).is_err() {
+                        spec.settings.session.keys.clear();
+                        spec.settings.drain.webhook_key_file = None;
+                    }
+                    let loaded = load_apps(directory, std::slice::from_ref(&spec))?;
+                    apps.extend(loaded.into_iter().map(|app| NewApp { memory: memory.clone(), ..app }));
+                }
             }
         }
         let path = directory.join("state.db");
@@ -126,8 +134,21 @@ impl Past {
         for app in &mut next {
             app.memory = None;
         }
-        let reload = Reload { applied: applied.config.apps, next, force, serving: upgraded };
-        control.reload_at_start(&reload).map_err(StartError::Edited)?;
+        let reload = Reload { applied: applied.config.apps.clone(), next, force, serving: upgraded };
+        let file = match control.reload_at_start(&reload) {
+            Ok(()) => file,
+            // The process before serves on with what it has.
+            Err(refused) if upgraded => return Err(StartError::Edited(refused)),
+            // Nobody would be served by a refusal now: what is remembered goes on, and nobody loses a session.
+            Err(refused) => {
+                for refused in refused {
+                    log::error!("the edited file is not applied: {}; {}", refused.what, refused.remedy);
+                }
+                log::error!("apps go on as they were applied last; `tidegate status` shows what differs, `tidegate reload` tries again");
+                let config = Config { apps: reload.applied, ..file.config };
+                AppliedFile { path: file.path, text: applied.text, config, at: applied.at }
+            }
+        };
         control.reloads.set_applied(file);
         Ok(())
     }

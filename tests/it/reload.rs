@@ -59,3 +59,9 @@ fn refused(tidegate: &Tidegate, yaml: &str, expected: u16) -> String {
 fn export(tidegate: &Tidegate) -> String {
     tidegate.admin(crate::client::Call::get("/api/v1/export")).expect_status(200).text()
 }
+
+/// What a backend is called once its name means another address.
+fn away(name: &str, origin: &crate::origin::Origin) -> String {
+    let (host, port) = origin.address().rsplit_once(':').map(|(host, port)| (host.to_owned(), port.parse().unwrap())).unwrap();
+    tidegate::model::settings::away_name(name, &tidegate::model::settings::Address { host, port })
+}

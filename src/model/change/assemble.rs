@@ -180,7 +180,8 @@ fn label(name: &str) -> HeaderValue {
 }
 
 pub(super) fn pool<'a>(settings: &Settings, backends: impl Iterator<Item = &'a Arc<Backend>>, backups: bool) -> Pool {
-    Pool::new(backends.filter(|b| b.spec.backup == backups).cloned(), settings.balance)
+    // One whose address left the file takes nobody new, whatever is wanted of it.
+    Pool::new(backends.filter(|b| b.spec.backup == backups && b.left.is_none()).cloned(), settings.balance)
 }
 
 impl App {

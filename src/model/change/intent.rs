@@ -35,6 +35,19 @@ impl Draft {
                 ));
             }
         }
+        let mut backends = backends;
+        if intent == Intent::Serve {
+            let left = backends.iter().find(|(_, b)| b.left.is_some()).map(|(_, b)| b.spec.address.clone());
+            backends.retain(|(_, b)| b.left.is_none());
+            if let Some(address) = left.filter(|_| backends.is_empty()) {
+                let what = format!("'{target}': its address {address} is not in the file any more");
+                return Err(Refused::new(
+                    RefusedKind::Conflict,
+                    what,
+                    "it drains and goes; put the address back into the file, and reload",
+                ));
+            }
+        }
         let same = backends.iter().all(|(_, b)| b.live.gate.read().intent == intent);
         self.applied.intents = backends.iter().map(|(_, b)| (Arc::clone(&b.live), intent)).collect();
         match intent {
@@ -54,7 +67,7 @@ impl Draft {
         let others = wanted_by.iter().filter(|other| !matches!(other, Target::Release(..)));
         let wanted: HashSet<_> = others.flat_map(|other| other.backends(view)).map(|(_, b)| Arc::as_ptr(&b.live)).collect();
         let mut backends = target.backends(view);
-        backends.retain(|(_, b)| b.live.gate.read().intent == Intent::Drain && !wanted.contains(&Arc::as_ptr(&b.live)));
+        backends.retain(|(_, b)| b.left.is_none() && b.live.gate.read().intent == Intent::Drain && !wanted.contains(&Arc::as_ptr(&b.live)));
         for (app, b) in &backends {
             self.event(format!("{}/{}/{}", app.name, b.release, b.spec.name), Intent::Serve.as_str());
         }

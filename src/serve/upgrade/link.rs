@@ -20,6 +20,17 @@ use crate::serve::control::Control;
 /// A message of sessions is sent once it is so long.
 const MESSAGE: usize = 1 << 20;
 
+/// How far the old process has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// Clients may bring another exchange.
+    Serves,
+    /// Nobody new is accepted.
+    Closes,
+    /// Nothing is left that could enter another backend.
+    Quiet,
+}
+
 /// What is to be told, in this order.
 #[derive(Debug)]
 pub enum Item {
@@ -128,16 +139,16 @@ impl Teller {
         Ok(counts)
     }
 
-    /// Tells everything until [`Item::End`], or the other process is gone. With `quiet` also who is under way here, each count
-    /// only after all that exchanges which are over by then have brought about; and, once, that `quiet` says so.
+    /// Tells everything until [`Item::End`], or the other process is gone. With `presence` also who is under way here, each count
+    /// only after all that exchanges which are over by then have brought about; and, once, what it says itself.
     ///
     /// # Errors
     /// The other process is gone.
-    pub fn run(mut self, control: &Control, items: &Receiver<Item>, quiet: Option<&dyn Fn() -> bool>) -> io::Result<()> {
-        let (mut counted, mut told, mut said_quiet) = (None::<Vec<(u32, u32)>>, None, false);
+    pub fn run(mut self, control: &Control, items: &Receiver<Item>, presence: Option<&dyn Fn() -> Presence>) -> io::Result<()> {
+        let (mut counted, mut told, mut said) = (None::<Vec<(u32, u32)>>, None, Presence::Serves);
         for item in items {
             let view = control.view();
-            match (item, quiet) {
+            match (item, presence) {
                 (Item::Notes(app, notes), _) => self.tell_notes(&view, &app, &notes, control.now())?,
                 (Item::Word(word, beside), _) => {
                     let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
@@ -145,15 +156,19 @@ impl Teller {
                 }
                 (Item::End, _) => return Ok(()),
                 (Item::Turn, None) => {}
-                (Item::Turn, Some(quiet)) => {
+                (Item::Turn, Some(presence)) => {
                     // The notes of this turn were taken after the count of the turn before was read; and so was this answer.
-                    let nobody_comes = quiet();
+                    let presence = presence();
                     if let Some(counts) = counted.take().filter(|counts| told.as_ref() != Some(counts)) {
                         self.line.say(&Word::UnderWay(counts.clone()))?;
                         told = Some(counts);
-                    } else if told.is_some() && !said_quiet && nobody_comes {
+                    } else if told.is_some() && said < Presence::Quiet && presence == Presence::Quiet {
                         self.line.say(&Word::Quiet)?;
-                        said_quiet = true;
+                        said = Presence::Quiet;
+                    }
+                    if said < Presence::Closes && presence == Presence::Closes {
+                        self.line.say(&Word::Closing)?;
+                        said = Presence::Closes;
                     }
                     counted = Some(self.under_way(&view)?);
                 }
@@ -370,9 +385,9 @@ mod tests {
             app.ledger.born(key, (id % 3) as u32, 0, old.control.now());
         }
         let begun = std::time::Instant::now();
-        let view = old.control.view();
+        let (view, now) = (old.control.view(), old.control.now());
         std::thread::scope(|scope| {
-            scope.spawn(|| old.teller.tell_all(&view).expect("the other end is there"));
+            scope.spawn(|| old.teller.tell_all(&view, now).expect("the other end is there"));
             new.hear();
         });
         println!("{SESSIONS} sessions told and heard in {:?}", begun.elapsed());
@@ -393,7 +408,7 @@ mod tests {
         (0..3).for_each(|_| items.send(Item::Turn).expect("it is received"));
         let told = std::thread::scope(|scope| {
             let (control, teller) = (&old.control, Teller::new(old.line.split().unwrap()));
-            let teller = scope.spawn(move || teller.run(control, &received, Some(&|| true)));
+            let teller = scope.spawn(move || teller.run(control, &received, Some(&|| Presence::Quiet)));
             let view = new.control.view();
             let mut quiet = false;
             let mut counts = Vec::new();

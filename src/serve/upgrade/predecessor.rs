@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::SOCKET_VARIABLE;
-use super::link::{Hearer, Item, Teller};
+use super::link::{Hearer, Item, Presence, Teller};
 use super::wire::{Line, Message, Offer, PROTOCOL, Word};
 use crate::model::event::Owner;
 use crate::serve::control::Control;
@@ -200,7 +200,7 @@ impl Predecessor {
             if self.stop.draining() || self.progress.abandoned.load(Ordering::Acquire) {
                 return Err(UpgradeError::Stopping);
             }
-            if self.control.is_frozen() {
+            if self.control.is_frozen() || self.control.withholds_verdicts() {
                 return Err(UpgradeError::Early);
             }
             if std::process::id() == 1 {
@@ -288,8 +288,12 @@ impl Predecessor {
             let told = teller.tell_all(&control.view(), control.now());
             // An exchange that waits or connects again could enter a backend that is fenced over there: only who is in a tunnel stays
             // where he is.
-            let quiet = || stop.is_closing() && stop.connections() == control.tunnels.tunnels();
-            if let Err(error) = told.and_then(|()| teller.run(&control, &heard, Some(&quiet))) {
+            let presence = || match stop.is_closing() {
+                false => Presence::Serves,
+                true if stop.connections() == control.tunnels.tunnels() => Presence::Quiet,
+                true => Presence::Closes,
+            };
+            if let Err(error) = told.and_then(|()| teller.run(&control, &heard, Some(&presence))) {
                 log::debug!("upgrade: nobody is told any more: {error}");
             }
         });

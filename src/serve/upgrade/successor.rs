@@ -118,8 +118,9 @@ impl Succession {
     /// # Errors
     /// The other process is gone.
     pub fn learn(&mut self, control: &Arc<Control>) -> io::Result<()> {
-        // Frozen until the other process is quiet.
+        // No order until nobody is accepted over there, and no verdict until that process is quiet.
         control.freeze(true);
+        control.withhold_verdicts(true);
         let (passed, turns) = sync_channel(4);
         let (ear, control) = (self.line.split()?, Arc::clone(control));
         thread::Builder::new().name("upgrade".to_owned()).spawn(move || hear(ear, &control, &passed))?;
@@ -199,10 +200,12 @@ fn hear(mut ear: Line, control: &Arc<Control>, turns: &SyncSender<Turn>) {
             Ok(Some(Message::Word(Word::Go))) => pass(Turn::Go(ear.take_sockets())),
             Ok(Some(Message::Word(Word::Ask(number)))) => control.overlap.answer(number),
             Ok(Some(Message::Word(Word::Heard(number)))) if !quiet => control.overlap.heard(number),
+            Ok(Some(Message::Word(Word::Closing))) => control.freeze(false),
             Ok(Some(Message::Word(Word::Quiet))) if !quiet => {
                 quiet = true;
                 control.overlap.end();
                 control.freeze(false);
+                control.withhold_verdicts(false);
             }
             Ok(Some(Message::Word(word))) => log::warn!("upgrade: {word:?} was not due"),
             Ok(None) | Err(_) => {
@@ -211,6 +214,7 @@ fn hear(mut ear: Line, control: &Arc<Control>, turns: &SyncSender<Turn>) {
                 if !quiet {
                     control.overlap.end();
                     control.freeze(false);
+                    control.withhold_verdicts(false);
                 }
                 pass(Turn::Gone);
                 return;

@@ -69,7 +69,9 @@ pub enum Word {
     Serving,
     /// Old to new: exchanges under way at these backends, by place; those not named have none.
     UnderWay(Vec<(u32, u32)>),
-    /// Old to new: nobody is accepted here any more, and no connection is left that could bring another exchange.
+    /// Old to new: nobody is accepted here any more; what is under way ends, and no order of an operator can change for whom.
+    Closing,
+    /// Old to new: no connection is left that could bring another exchange.
     Quiet,
     /// Either way: somebody came whose session is unknown here. Tell everything up to now, then say [`Word::Heard`].
     Ask(u64),

@@ -37,7 +37,7 @@ fn a_backend_whose_address_was_changed_drains_on_after_a_crash_however_it_is_pin
         // Written under the name that is about to pass to another address.
         crash(&mut tidegate);
         applied(&tidegate, &file(&new).yaml());
-        let (text, away) = (export(&tidegate), format!("a1@{}", old.address()));
+        let (text, away) = (export(&tidegate), super::away("a1", &old));
         crash(&mut tidegate);
         assert_eq!(export(&tidegate), text, "{pin}");
         assert!(!differs(&tidegate).contains("has changed"), "{pin}: {}", differs(&tidegate));

@@ -131,7 +131,7 @@ fn a_changed_address_drains_the_old_one_and_no_session_moves_however_it_is_pinne
         let mut users: Vec<_> = (0..4).map(|_| user_on(&tidegate, "a1")).collect();
         let done = applied(&tidegate, &file(&new).yaml());
         assert_eq!(done["changes"][0]["live"], 4, "{pin}: {done}");
-        let away = format!("a1@{}", old.address());
+        let away = super::away("a1", &old);
         assert_eq!(tidegate.backend("shop", "v1", &away, "intent"), "drain", "{pin}");
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         new.clear_requests();

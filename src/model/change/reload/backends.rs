@@ -14,8 +14,7 @@ use crate::model::backend::Backend;
 use crate::model::change::Draft;
 use crate::model::change::assemble::add_backend;
 use crate::model::change::{Refused, no_release};
-use crate::model::pin::MAX_NAME_BYTES;
-use crate::model::settings::{BackendSpec, PinMode, ReleaseSpec};
+use crate::model::settings::{BackendSpec, PinMode, ReleaseSpec, away_name};
 use crate::model::target::Target;
 use crate::model::view::{App, FormerName, Release};
 
@@ -97,7 +96,7 @@ impl Planner {
         let (now, name) = (self.draft.now, release.name.to_string());
         let at = format!("{}/{name}/{}", app.name, new.name);
         let target = |backend: &str| Target::Backend(app.name.to_string(), name.clone(), backend.to_owned());
-        let away = away_name(&old.spec, old.slot);
+        let away = away_name(&old.spec.name, &old.spec.address);
         let drains = target(&away);
         let intent = old.live.gate.read().intent;
         let returns = backends
@@ -167,17 +166,6 @@ impl Draft {
 fn respecified(app: &App, backend: &Arc<Backend>, spec: &BackendSpec) -> Arc<Backend> {
     let max_connections = spec.max_connections.or(app.settings.limits.max_connections);
     Arc::new(Backend { spec: Arc::new(spec.clone()), max_connections, left: None, ..Backend::clone(backend) })
-}
-
-/// The name under which a backend drains whose own name means another address: `a1@10.0.0.5:8080`. No name of a file has an `@`.
-fn away_name(spec: &BackendSpec, slot: u32) -> String {
-    let name = format!("{}@{}", spec.name, spec.address);
-    if name.len() <= MAX_NAME_BYTES {
-        return name;
-    }
-    // Pins have room for no more; names are ASCII.
-    let short: String = spec.name.chars().take(MAX_NAME_BYTES - 12).collect();
-    format!("{short}@{slot}")
 }
 
 /// What differs besides the address.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::{Applied, Draft, NewApp, Refused, RefusedKind};
 use crate::model::admission::{Admission, Health, Intent, ReleaseState};
 use crate::model::backend::Backend;
+use crate::model::drain::{Watched, doubt};
 use crate::model::event::Owner;
 use crate::model::routes::Routes;
 use crate::model::settings::{AppSpec, WhenAllDraining};
@@ -133,8 +134,11 @@ impl Planner {
     /// These backends leave the view: refused while sessions live there, unless forced.
     fn leave(&mut self, app: &Arc<App>, at: &str, backends: &[Arc<Backend>], hint: &str) {
         let left = told(backends);
-        if left.is_nobody() {
+        if left.is_nobody() && (self.force || !self.serving) {
             return;
+        }
+        if left.is_nobody() {
+            return self.leave_nobody(app, at, backends, hint);
         }
         if self.force {
             let slots = backends.iter().map(|b| b.slot).collect();
@@ -143,6 +147,28 @@ impl Planner {
             return;
         }
         self.refuse(format!("{at}: {left}"), format!("{hint}; drain it first, or --force: they are evicted"));
+    }
+
+    /// Nobody is counted there. Unknown is not zero: an exchange under way may make a session, and people may be older than the ledger.
+    fn leave_nobody(&mut self, app: &App, at: &str, backends: &[Arc<Backend>], hint: &str) {
+        let gate = |b: &Backend| b.live.gate.read();
+        let under_way: u64 = backends.iter().map(|b| u64::from(gate(b).in_flight)).sum();
+        if under_way > 0 {
+            let plural = if under_way == 1 { "" } else { "s" };
+            return self
+                .refuse(format!("{at}: {under_way} exchange{plural} under way"), format!("{hint}; try again in a moment, or --force"));
+        }
+        // Who never worked has nobody, and where a drain was proven nobody is left.
+        let keeps = |b: &&Arc<Backend>| {
+            let gate = gate(b);
+            b.live.lives.has_worked() && !gate.fenced && !gate.state.gone() && gate.state != ReleaseState::Staged
+        };
+        if let Some(doubt) = backends.iter().filter(keeps).find_map(|b| doubt(app, b, Watched::Always, self.draft.now)) {
+            self.refuse(
+                format!("{at}: no session is known, but that is not sure yet: {doubt}"),
+                format!("{hint}; drain it first (that waits until it is sure), or --force"),
+            );
+        }
     }
 
     fn edited(&mut self, name: &str, change: impl FnOnce(&mut App)) {

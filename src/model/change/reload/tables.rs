@@ -9,7 +9,7 @@ use crate::model::event::Owner;
 use crate::model::ledger::{Attention, Born, EndReason};
 use crate::model::pin::Keyring;
 use crate::model::session_key::SessionKey;
-use crate::model::settings::{AppSpec, PinMode, Settings};
+use crate::model::settings::{Address, AppSpec, PinMode, Settings, away_name};
 use crate::model::sketch::{self, World};
 use std::sync::Arc;
 
@@ -226,15 +226,21 @@ fn a_weight_resets_nothing() {
     assert_eq!(shop.world.backend("a2").live.gate.read().health, Health::Draining);
 }
 
+/// What a backend at that port of 10.0.0.1 is called once its name means another.
+fn away(name: &str, port: u16) -> String {
+    away_name(name, &Address { host: "10.0.0.1".to_owned(), port })
+}
+
 #[test]
 fn a_changed_address_drains_the_old_one_and_moves_nobody() {
     let mut shop = Shop::new(">v1:a1=9001,a2");
     let key = shop.session("a1");
     let old = shop.world.backend("a1").slot;
     let before = shop.world.now;
-    assert_eq!(shop.edit(">v1:a1=9002,a2"), "v1 current a1 a2 a1@10.0.0.1:9001");
+    let (first, second) = (away("a1", 9001), away("a1", 9002));
+    assert_eq!(shop.edit(">v1:a1=9002,a2"), format!("v1 current a1 a2 {first}"));
     let app = shop.world.shop();
-    let (away, new) = (shop.world.backend("a1@10.0.0.1:9001"), shop.world.backend("a1"));
+    let (away, new) = (shop.world.backend(&first), shop.world.backend("a1"));
     assert_eq!((away.slot, away.live.gate.read().intent.as_str(), away.sessions()), (old, "drain", 1));
     assert!(new.slot != old && new.live.gate.read().health == Health::Untested && new.sessions() == 0);
     assert_eq!(app.ledger.find(key, shop.world.now).unwrap().slot, old);
@@ -243,19 +249,19 @@ fn a_changed_address_drains_the_old_one_and_moves_nobody() {
     assert_eq!(app.pinned_slot("v1", "a1", shop.world.now + Duration::from_secs(1), None), Some(new.slot));
     // An answer under way wrote it then: the ledger knows better.
     assert_eq!(app.pinned_slot("v1", "a1", shop.world.now + Duration::from_secs(1), Some(old)), Some(old));
-    assert_eq!(app.pinned_slot("v1", "a1@10.0.0.1:9001", shop.world.now, None), Some(old));
+    assert_eq!(app.pinned_slot("v1", &first, shop.world.now, None), Some(old));
     // An unsigned route that the ledger does not know goes where the file says.
     assert_eq!(app.by_route.get("a1"), Some(&new.slot));
     // Taken back: whoever was to leave stays, and the other one leaves.
     let (changed, newer) = (shop.world.now, new.slot);
-    assert_eq!(shop.edit(">v1:a1=9001,a2"), "v1 current a1 a2 a1@10.0.0.1:9002");
+    assert_eq!(shop.edit(">v1:a1=9001,a2"), format!("v1 current a1 a2 {second}"));
     let app = shop.world.shop();
     assert_eq!((shop.world.backend("a1").slot, shop.world.backend("a1").live.gate.read().intent.as_str()), (old, "serve"));
     let pins = [before, changed + Duration::from_secs(5), shop.world.now + Duration::from_secs(5)];
     assert_eq!(pins.map(|at| app.pinned_slot("v1", "a1", at, None)), [Some(old), Some(newer), Some(old)]);
-    assert_eq!(app.pinned_slot("v1", "a1@10.0.0.1:9001", changed, None), Some(old), "as it was called meanwhile");
+    assert_eq!(app.pinned_slot("v1", &first, changed, None), Some(old), "as it was called meanwhile");
     // Empty and drained, it goes.
-    let retire = Change::Retire { app: "shop".into(), release: "v1".into(), backend: "a1@10.0.0.1:9002".into() };
+    let retire = Change::Retire { app: "shop".into(), release: "v1".into(), backend: second };
     shop.world.change(&retire, Owner::Controller).unwrap();
     assert_eq!(shop.told(), "v1 current a1 a2");
     assert_eq!(
@@ -270,8 +276,9 @@ fn addresses_may_be_exchanged() {
     let mut shop = Shop::new(">v1:a1=9001,b1=9002");
     play(&mut shop, &["a1+", "b1+"]);
     let (a, b) = (shop.world.backend("a1").slot, shop.world.backend("b1").slot);
-    assert_eq!(shop.edit(">v1:a1=9002,b1=9001"), "v1 current a1 b1 a1@10.0.0.1:9001 b1@10.0.0.1:9002");
-    assert_eq!((shop.world.backend("a1@10.0.0.1:9001").slot, shop.world.backend("b1@10.0.0.1:9002").slot), (a, b));
+    let (first, second) = (away("a1", 9001), away("b1", 9002));
+    assert_eq!(shop.edit(">v1:a1=9002,b1=9001"), format!("v1 current a1 b1 {first} {second}"));
+    assert_eq!((shop.world.backend(&first).slot, shop.world.backend(&second).slot), (a, b));
 }
 
 #[test]
