@@ -306,7 +306,7 @@ async fn turns(control: Arc<Control>) {
 }
 
 fn upgrade(predecessor: &OnceLock<Predecessor>, replaced: &Notify) -> Result<u32, String> {
-    let predecessor = predecessor.get().ok_or_else(|| "this process cannot be replaced".to_owned())?;
+    let predecessor = predecessor.get().ok_or_else(|| "this process does not serve yet; try again in a moment".to_owned())?;
     let pid = predecessor.upgrade().map_err(|error| error.to_string())?;
     replaced.notify_one();
     Ok(pid)

@@ -21,8 +21,12 @@ pub fn owner(tidegate: &Tidegate) -> u32 {
     words.split_whitespace().nth(1).and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no owner in {words:?}"))
 }
 
-/// Whether no such process runs. One that nobody waits for stays as a zombie.
+/// Whether no such process runs. One that nobody waits for stays as a zombie, and is one before its last thread has let go of its
+/// files.
 pub fn is_gone(pid: u32) -> bool {
+    if std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1) {
+        return false;
+    }
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
 }

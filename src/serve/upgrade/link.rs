@@ -376,25 +376,6 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_sessions_are_told_in_one_go() {
-        const SESSIONS: u64 = 100_000;
-        let (mut old, mut new) = pair();
-        let app = old.app();
-        for id in 0..SESSIONS {
-            let key = SessionKey((u128::from(id) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834).to_le_bytes());
-            app.ledger.born(key, (id % 3) as u32, 0, old.control.now());
-        }
-        let begun = std::time::Instant::now();
-        let (view, now) = (old.control.view(), old.control.now());
-        std::thread::scope(|scope| {
-            scope.spawn(|| old.teller.tell_all(&view, now).expect("the other end is there"));
-            new.hear();
-        });
-        println!("{SESSIONS} sessions told and heard in {:?}", begun.elapsed());
-        assert_eq!(new.app().ledger.entries() as u64, SESSIONS);
-    }
-
-    #[test]
     fn a_drain_waits_for_exchanges_of_the_other_process() {
         let (old, mut new) = pair();
         let backend = |end: &End| {

@@ -66,7 +66,9 @@ fn the_admin_address_may_be_a_unix_socket_or_change() {
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    wait_for("it answers", SOON, || cli(&unix, &["status"]).0 == Some(0));
+    // It answers a moment before it serves.
+    let log = || std::fs::read_to_string(scratch.path().join("tidegate.log")).unwrap();
+    wait_for("it serves", SOON, || log().contains("listening on"));
     assert_eq!(cli(&unix, &["upgrade"]), (Some(0), String::new()));
     assert_eq!(cli(&unix, &["status"]).0, Some(0), "right after");
     assert!(process.wait(SOON).success());
