@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use super::Failure;
@@ -23,6 +23,13 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
     // Pingora's own lines repeat what we log with the backend's name; RUST_LOG overrides.
     let filter = env_logger::Env::default().default_filter_or("info,pingora_core=error,pingora_proxy=error");
     env_logger::Builder::from_env(filter).format_target(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let no_signals = |error: io::Error| Failure::error(format!("cannot listen for signals: {error}"));
+    let signals = runtime.map_err(no_signals)?;
+    let orders = {
+        let _within = signals.enter();
+        Orders::listen().map_err(no_signals)?
+    };
     let before = Succession::from_environment();
     let mut succession = before.map_err(|error| Failure::error(format!("cannot take over from the process before: {error}")))?;
     let source = crate::config::read_source(file).map_err(|problems| {
@@ -33,19 +40,19 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
     })?;
     let program = Program::current().map_err(|error| log::warn!("no upgrade in place: {error}")).ok();
     let takes_over = succession.is_some();
+    // Said once, of the edit at that time: the arguments stay the same with every upgrade.
+    let force = force && !takes_over;
     let origin = Origin { succession, program, force };
     let server = Server::start_from(AppliedFile::new(Some(file), source, Time(0)), origin)
         .map_err(|error| Failure::error(format!("cannot start: {error}")))?;
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
-    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let signals = signals.map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
     if !takes_over {
         // Of one that takes over, the process before tells.
         supervisor::tell(News::Ready);
     }
-    let asked = signals.block_on(until_asked(&server)).map_err(|error| Failure::error(format!("cannot listen for signals: {error}")))?;
+    let asked = signals.block_on(until_asked(&server, orders)).map_err(no_signals)?;
     let lame_duck = server.control().reloads.applied().config.server.lame_duck;
     if asked == REPLACED || lame_duck.is_zero() {
         log::info!("{asked}: no new connections; exchanges under way may finish");
@@ -74,23 +81,38 @@ pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Signals that are orders to a process that serves. Heard from the very beginning: by default they would end it. Those that mean
+/// stop do so by themselves until it serves.
+struct Orders {
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Orders {
+    fn listen() -> io::Result<Orders> {
+        Ok(Orders {
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 /// Handles signals until one of them means stop; its name.
-async fn until_asked(server: &Server) -> io::Result<&'static str> {
+async fn until_asked(server: &Server, mut orders: Orders) -> io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut quit = signal(SignalKind::quit())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut user1 = signal(SignalKind::user_defined1())?;
-    let mut user2 = signal(SignalKind::user_defined2())?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok("SIGTERM"),
             _ = quit.recv() => return Ok("SIGQUIT"),
             _ = interrupt.recv() => return Ok("SIGINT"),
-            _ = user1.recv() => { server.reopen_logs(); log::info!("SIGUSR1: log files reopened"); }
+            _ = orders.user1.recv() => { server.reopen_logs(); log::info!("SIGUSR1: log files reopened"); }
             // On a thread of its own, since it reads files: whoever wants to stop meanwhile is heard.
-            _ = hangup.recv() => { let reloader = Arc::clone(server.reloader()); drop(spawn_blocking(move || reload(&reloader))); }
-            _ = user2.recv() => drop(spawn_blocking(server.upgrade())),
+            _ = orders.hangup.recv() => { let reloader = Arc::clone(server.reloader()); drop(spawn_blocking(move || reload(&reloader))); }
+            _ = orders.user2.recv() => drop(spawn_blocking(server.upgrade())),
             () = server.replaced() => return Ok(REPLACED),
         }
     }

@@ -112,6 +112,7 @@ impl Live {
             live.gate.close_again();
         }
         live.lives.recall(&memory.lives);
+        live.counts.recall_doubts(memory.doubts);
         live.instance.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&memory.instance);
         live
     }

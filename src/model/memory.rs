@@ -76,6 +76,9 @@ pub struct BackendMemory {
     pub fenced: bool,
     /// The lives of its process.
     pub lives: LivesMemory,
+    /// How often its sessions were in doubt.
+    #[serde(default)]
+    pub doubts: u32,
     /// The last one, where it says so itself: another one that answers later is proof of a restart in between.
     pub instance: Option<Instance>,
     /// Since when we have seen its traffic.
@@ -208,6 +211,7 @@ impl ReleaseMemory {
                 health: gate.health,
                 fenced: gate.fenced,
                 lives: backend.live.lives.remember(),
+                doubts: backend.live.counts.doubts(),
                 instance: backend.live.instance(),
                 since: backend.live.since,
                 left: backend.left,

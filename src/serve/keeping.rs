@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::control::Control;
 use super::remembered::Scribe;
@@ -10,6 +12,9 @@ use super::upgrade::link::Item;
 use crate::model::ledger::Notes;
 use crate::model::time::Time;
 use crate::model::view::{App, View};
+
+/// Between two attempts to open the file again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything that is to be kept, and the thread that does so.
 pub struct Keeping {
@@ -45,11 +50,28 @@ impl Keeping {
         Ok(())
     }
 
-    /// Begins to write again, after [`Keeping::end`].
-    ///
-    /// # Errors
-    /// [`StateError`], in words.
-    pub fn begin_again(&self, lock: StateLock) -> Result<(), String> {
+    /// Begins to write again, after [`Keeping::end`]: now or, where the file cannot be opened, as soon as it can. The directory stays
+    /// this process's meanwhile, and no drain is confident.
+    pub fn begin_again(self: &Arc<Self>, lock: StateLock) {
+        let Err(why) = self.try_again(&lock) else { return };
+        log::error!("{why}; what happens is not written down meanwhile; it is tried every second");
+        self.source.failed(Some(&why));
+        let keeping = Arc::clone(self);
+        let retry = move || {
+            while let Err(why) = keeping.try_again(&lock) {
+                keeping.source.control.write_failures.count();
+                keeping.source.failed(Some(&why));
+                thread::park_timeout(AGAIN);
+            }
+            log::info!("the state is written down again");
+        };
+        if let Err(error) = thread::Builder::new().name("state".to_owned()).spawn(retry) {
+            log::error!("nothing is written down any more: {error}");
+        }
+    }
+
+    fn try_again(&self, lock: &StateLock) -> Result<(), String> {
+        let lock = lock.duplicate().map_err(|error| error.to_string())?;
         let (file, _) = StateFile::open(lock, self.source.control.now()).map_err(|error: StateError| error.to_string())?;
         self.begin(file, true).map_err(|error| error.to_string())
     }

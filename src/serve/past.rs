@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::control::{Control, DrainOrder};
 use super::reload::{AppliedFile, load_apps};
@@ -17,11 +18,16 @@ use crate::model::change::{Change, NewApp};
 use crate::model::event::Owner;
 use crate::model::time::Time;
 
+/// Nothing restarts and is ready again in less, unseen by the process before and by this one.
+const UNWATCHED: Duration = Duration::from_secs(10);
+
 /// What is known of before.
 pub struct Past {
     remembered: Option<Remembered>,
     /// Open already, unless another process still writes it.
     file: Option<StateFile>,
+    /// For so long nobody watched the backends.
+    away: Duration,
 }
 
 impl Past {
@@ -34,7 +40,7 @@ impl Past {
         let damaged = |what: String| StateError::Damaged { path: directory.join("state.db"), what };
         if let Some(before) = succession {
             let remembered = Remembered::read(&before.documents()).map_err(damaged)?;
-            return Ok(Past { remembered, file: None });
+            return Ok(Past { remembered, file: None, away: Duration::ZERO });
         }
         let lock = StateLock::take(directory, &admin_words(config))?;
         let (file, remains) = StateFile::open(lock, now)?;
@@ -43,7 +49,8 @@ impl Past {
             remembered.shift(|time| remains.shift.apply(time));
             remembered.doubt(remains.written, now);
         }
-        Ok(Past { remembered, file: Some(file) })
+        let away = remains.written.map_or(Duration::ZERO, |written| now.since(written));
+        Ok(Past { remembered, file: Some(file), away })
     }
 
     /// Publishes the first snapshot, applies what was edited in the file meanwhile, and fills the ledgers. `force`: also where
@@ -69,6 +76,9 @@ impl Past {
             }
             if !control.drains().is_empty() {
                 log::warn!("nothing is remembered of an earlier run: releases that are not current drain, since their users may come back");
+            }
+            if let Some(before) = succession {
+                before.learn(control).map_err(StartError::Succession)?;
             }
             control.reloads.set_applied(file);
             return Ok(());
@@ -100,6 +110,12 @@ impl Past {
             }
             if restored.strangers > 0 {
                 log::warn!("{} remembered sessions belong to backends that are not configured any more", restored.strangers);
+            }
+        }
+        if self.away > UNWATCHED {
+            // They may have been restarted meanwhile, with this machine or without: each session's own answer decides.
+            for backend in control.view().apps.iter().flat_map(|app| app.backends.iter().flatten()) {
+                backend.live.counts.doubt();
             }
         }
         let upgraded = succession.is_some();

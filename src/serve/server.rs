@@ -204,7 +204,7 @@ impl Server {
         let listeners = opened.map_err(StartError::Runtime)?;
         control.reloads.set_listeners(listeners.clone());
         if let Some(before) = succession.take() {
-            before.serving(&control);
+            before.serving(&control, &config.admin.address.to_string());
         }
         if let Some(program) = program {
             let (door, directory) = (Arc::clone(operator.door()), config.state.directory.clone());

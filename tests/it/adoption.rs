@@ -11,7 +11,7 @@ use crate::tidegate::{SOON, Sessions};
 
 /// How many, and an idle timeout in which all of them can come back on a busy machine; `TIDEGATE_LONG=1` takes more.
 fn crowd() -> (usize, Duration) {
-    if takes_long() { (500, Duration::from_secs(60)) } else { (80, Duration::from_secs(20)) }
+    if takes_long() { (500, Duration::from_secs(60)) } else { (80, Duration::from_secs(30)) }
 }
 
 /// Two clicks: without a signed pin, the second one makes somebody known.
@@ -38,8 +38,8 @@ fn sessions_older_than_the_ledger_are_counted_and_hold_every_verdict_for_one_idl
             user.disconnect();
         }
         tidegate.stop();
-        tidegate.start_anew();
         let began = Instant::now();
+        tidegate.start_anew();
         tidegate.wait_for_backend("shop", "v1", "a1", "health", "up");
         tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
         assert_eq!(tidegate.sessions("shop", "v1"), Sessions::default());
@@ -69,7 +69,7 @@ fn sessions_older_than_the_ledger_are_counted_and_hold_every_verdict_for_one_idl
 
         let id = drain["id"].as_str().expect("an id");
         tidegate.cli(&["wait", id]).expect_code(0);
-        assert!(began.elapsed() >= idle - Duration::from_secs(5), "{pin}: drained after {:?}", began.elapsed());
+        assert!(began.elapsed() >= idle, "{pin}: drained after {:?}", began.elapsed());
         assert_eq!(tidegate.release_state("shop", "v1"), "drained");
         assert_eq!(b1.live_sessions().len(), 0, "nobody was sent elsewhere");
     });

@@ -3,15 +3,20 @@
 //! What is lost is lost with the backend's memory; what is judged is that it is counted once, that nobody needs a second click, and
 //! that nothing else is lost because of it.
 
+use std::io::{BufReader, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Browser, Call};
+use crate::http::Head;
 use crate::origin::Origin;
 use crate::process::{delay, wait_for, wait_until_equal};
 use crate::scenarios::{cookie_received, counted, each_pin, user_on};
 use crate::shop::{Shop, backend};
+use crate::speaker::Speaker;
 use crate::tidegate::{SOON, Tidegate};
+use crate::tomcat::{Tomcat, TomcatSpec};
 
 /// As many as the project promises figures for.
 const USERS: usize = 500;
@@ -124,6 +129,47 @@ fn a_restart_between_two_probes_is_noticed_by_the_end_of_an_idle_connection() {
     assert_eq!(tidegate.backend("shop", "v1", "a1", "health"), "up", "nobody was refused");
     assert_eq!(clean_in_one_request(&mut users, &["a1", "a2"]), [50, 0]);
     assert_eq!((losses(&tidegate, "restart"), counted(&tidegate, "tidegate_sessions_rotated_total", &[])), (50, 0));
+}
+
+/// A backend that closes each connection so long after its one answer, saying so in its head or not; and how often it was probed.
+fn closes(says_so: bool, after: Duration) -> (Speaker, Arc<AtomicUsize>) {
+    let probes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&probes);
+    let word = if says_so { "Connection: close\r\n" } else { "" };
+    let speaker = Speaker::start(move |mut stream| {
+        if Head::read(&mut BufReader::new(stream.try_clone()?))?.is_some() {
+            count.fetch_add(1, Ordering::SeqCst);
+            stream.write_all(format!("HTTP/1.1 200 OK\r\n{word}Content-Length: 4\r\n\r\nfine").as_bytes())?;
+            delay(after);
+        }
+        Ok(())
+    });
+    (speaker, probes)
+}
+
+#[test]
+fn a_backend_that_closes_idle_connections_by_its_own_rules_is_not_taken_for_restarted() {
+    // Sooner and later than the next probe comes, and a Tomcat that looks once a second in between, which is now the one and now the other.
+    let tomcats = Tomcat::start_all([
+        TomcatSpec::new("v1", "t1").with_keep_alive(-1, Duration::from_millis(800)),
+        TomcatSpec::new("v1", "t2").with_keep_alive(1, Duration::from_secs(60)),
+    ]);
+    let closing = [(true, 0), (false, 0), (false, 300), (false, 980), (false, 1_500), (false, 2_500)];
+    let closing = closing.map(|(says_so, after)| closes(says_so, Duration::from_millis(after)));
+    let mut backends: Vec<String> = tomcats.iter().zip(["t1", "t2"]).map(|(t, name)| format!("{name}: \"{}\"", t.address())).collect();
+    backends.extend(closing.iter().zip(1..).map(|((speaker, _), n)| speaker.line(&format!("c{n}"))));
+    let probes = "interval: 1s, timeout: 5s, rise: 1, fall: 5";
+    let tidegate = Shop::new("cookie").probed("/shop/health.jsp").probes(probes).release_of("v1", backends).start();
+    let began = Instant::now();
+    wait_for("probes have come and gone", SOON, || closing.iter().all(|(_, probes)| probes.load(Ordering::SeqCst) >= 16));
+    // At most so many in that time, by the jitter; more would mean that the end of a connection asked for one.
+    let most = began.elapsed().as_millis() / 900 + 3;
+    for (n, (_, probes)) in closing.iter().enumerate() {
+        let probes = probes.load(Ordering::SeqCst);
+        assert!(probes as u128 <= most, "c{}: {probes} probes, at most {most}", n + 1);
+    }
+    assert_eq!(counted(&tidegate, "tidegate_backend_incarnations_total", &[]), 0);
+    assert!(!tidegate.read("tidegate.log").contains("restarted"), "{}", tidegate.read("tidegate.log"));
 }
 
 #[test]

@@ -48,6 +48,7 @@ mod tls;
 mod tomcat;
 mod tunnels;
 mod two_proxies;
+mod upgrade;
 mod waiting;
 mod webhook;
 mod websocket;

@@ -26,6 +26,7 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     ended: Option<ExitStatus>,
+    has_heirs: bool,
 }
 
 impl Process {
@@ -37,7 +38,7 @@ impl Process {
         let child = command.spawn().unwrap_or_else(|error| {
             panic!("{name}: {:?} did not start: {error}; `tests/run` installs what the tests need", command.get_program())
         });
-        Process { name: name.to_owned(), child, log: log.to_owned(), ended: None }
+        Process { name: name.to_owned(), child, log: log.to_owned(), ended: None, has_heirs: false }
     }
 
     /// The process id as the operating system shows it.
@@ -61,6 +62,11 @@ impl Process {
                 stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
             })
         });
+    }
+
+    /// It may have started others, in its group, that outlive it: they end with this value too.
+    pub fn has_heirs(&mut self) {
+        self.has_heirs = true;
     }
 
     /// How the process ended, if it has.
@@ -93,7 +99,11 @@ impl Process {
 
     /// SIGKILL to the group, and waits until it is gone. Works on a stopped process too.
     pub fn kill(&mut self) {
-        if self.ended().is_none() {
+        if self.ended().is_some() {
+            if self.has_heirs {
+                kill_process_group(self.pid(), Signal::KILL).ok();
+            }
+        } else {
             // The group may be gone between the check and the signal: nothing to do then.
             kill_process_group(self.pid(), Signal::KILL).ok();
             self.wait(Duration::from_secs(10));
@@ -121,6 +131,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());
+            if self.has_heirs {
+                kill_process_group(self.pid(), Signal::KILL).ok();
+            }
             if self.ended().is_none() {
                 // `kill` could panic a second time and abort the whole run.
                 kill_process_group(self.pid(), Signal::KILL).ok();

@@ -5,6 +5,7 @@
 //! token file are put before it, each unless the text has that top-level key itself. `@folder` and `@port` in the text
 //! are its directory and its listener's port.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -16,8 +17,13 @@ use serde_json::Value;
 use crate::client::{Browser, Call, Response};
 use crate::process::{Process, Scratch, delay, free_port, wait_until_equal};
 
+thread_local! {
+    /// Whether the next one gets a path of its own.
+    static REPLACEABLE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// From start to `/readyz`, on a busy machine.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 /// How long anything that a test waits for may take: generous, because passing tests never use it up.
 pub const SOON: Duration = Duration::from_secs(15);
 
@@ -72,9 +78,26 @@ impl Tidegate {
         }
     }
 
+    /// The same from a path of its own ([`Tidegate::program`]), where another program can be put: for upgrades.
+    pub fn start_replaceable(yaml: &str) -> Tidegate {
+        REPLACEABLE.set(true);
+        let mut started = Tidegate::start(yaml);
+        REPLACEABLE.set(false);
+        started.process.has_heirs();
+        started
+    }
+
+    /// The path from which [`Tidegate::start_replaceable`] starts it: a link to the binary of this build.
+    pub fn program(&self) -> PathBuf {
+        self.scratch.path().join("tidegate")
+    }
+
     /// The same, or the end of what it said if it did not get there.
     pub fn try_start(yaml: &str) -> Result<Tidegate, String> {
         let scratch = Scratch::new("tidegate");
+        if REPLACEABLE.get() {
+            std::os::unix::fs::symlink(binary(), scratch.path().join("tidegate")).expect("a link");
+        }
         let (port, admin_port) = (free_port(), free_port());
         scratch.write("tidegate.yaml", &whole_config(&scratch, yaml, port, admin_port));
         let process = launch(&scratch, &[], &[]);
@@ -367,12 +390,13 @@ pub fn check(yaml: &str) -> CommandResult {
 }
 
 /// The binary of this build, or the one that `TIDEGATE_BINARY` names: a release build, an installed package.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into()).into()
 }
 
 fn launch(scratch: &Scratch, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
-    let mut command = Command::new(binary());
+    let own = scratch.path().join("tidegate");
+    let mut command = Command::new(if own.is_symlink() { own } else { binary() });
     command
         .args(["run", "-c"])
         .arg(scratch.path().join("tidegate.yaml"))

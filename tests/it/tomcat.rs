@@ -31,6 +31,10 @@ pub struct TomcatSpec {
     pub session_timeout: u32,
     /// Where the shop is deployed, each time with sessions of its own.
     pub contexts: Vec<Context>,
+    /// After so many requests a connection is closed; -1 for never.
+    pub keep_alive_requests: i32,
+    /// An idle connection is closed after this time, to the second.
+    pub keep_alive: Duration,
 }
 
 /// One deployment of the shop.
@@ -50,7 +54,15 @@ impl TomcatSpec {
             backend: backend.to_owned(),
             session_timeout: 30,
             contexts: vec![Context { path: SHOP, cookies: true }, Context { path: COOKIELESS, cookies: false }],
+            keep_alive_requests: -1,
+            keep_alive: Duration::from_secs(60),
         }
+    }
+
+    /// Closes kept connections after so many requests, and when they have been idle for so long.
+    pub fn with_keep_alive(mut self, requests: i32, idle: Duration) -> TomcatSpec {
+        (self.keep_alive_requests, self.keep_alive) = (requests, idle);
+        self
     }
 
     /// Sessions that live for that many minutes.
@@ -236,7 +248,7 @@ fn write_base(scratch: &Scratch, spec: &TomcatSpec, port: u16) {
 }
 
 fn server_xml(scratch: &Scratch, spec: &TomcatSpec, port: u16) -> String {
-    let backend = &spec.backend;
+    let (backend, requests, idle) = (&spec.backend, spec.keep_alive_requests, spec.keep_alive.as_millis());
     let shop = scratch.path().join("shop");
     let shop = shop.display();
     let context = |context: &Context| {
@@ -256,7 +268,7 @@ fn server_xml(scratch: &Scratch, spec: &TomcatSpec, port: u16) -> String {
         r#"<Server port="-1">
   <Service name="Catalina">
     <Connector port="{port}" address="127.0.0.1" protocol="HTTP/1.1" maxThreads="64"
-               maxKeepAliveRequests="-1" keepAliveTimeout="60000"/>
+               maxKeepAliveRequests="{requests}" keepAliveTimeout="{idle}"/>
     <Engine name="Catalina" defaultHost="localhost" jvmRoute="{backend}" backgroundProcessorDelay="1">
       <Realm className="org.apache.catalina.realm.MemoryRealm"/>
       <Host name="localhost" appBase="webapps" autoDeploy="false">

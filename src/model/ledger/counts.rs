@@ -187,6 +187,11 @@ impl Counts {
         self.doubts.fetch_add(1, Relaxed);
     }
 
+    /// As often as before this process.
+    pub fn recall_doubts(&self, doubts: u32) {
+        self.doubts.store(doubts, Relaxed);
+    }
+
     /// How often that happened so far.
     pub fn doubts(&self) -> u32 {
         self.doubts.load(Relaxed)

@@ -4,7 +4,7 @@
 //! Nothing of it happened here, so no birth is counted: what arrives is counted as restored. Exchanges under way are those of
 //! this process alone, and stay whatever is told.
 
-use super::counts::{EndReason, LossCause};
+use super::counts::{EndReason, Gauge, LossCause};
 use super::entry::{Entry, Record, Standing};
 use super::journal::Origin;
 use super::room::Shelf;
@@ -155,7 +155,9 @@ impl Shard {
         if entry.is_live() {
             self.counts(entry.slot).count_restored();
         }
-        self.insert(entry, now);
+        // In as much doubt as it was.
+        self.counts(entry.slot).shift(Gauge::Nowhere, entry.gauge());
+        self.place(entry, now);
     }
 
     fn touch_as_told(&mut self, i: u32, told: &Entry, now: Now) {
@@ -219,6 +221,7 @@ impl Entry {
             standing: found.standing,
             engaged: confirmed && foreground.saturating_add(engaged_for) > now.tick,
             unsigned: record.unsigned,
+            doubts: record.doubts,
             told: found.told_at.is_some(),
             ..Entry::newborn(record.key, found.slot, found.birth_scope, 0)
         }

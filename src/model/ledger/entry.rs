@@ -80,6 +80,8 @@ pub struct Record {
     pub foreground: Time,
     /// It was adopted without a signed pin, and counts towards that cap.
     pub unsigned: bool,
+    /// How often its backend had been in doubt when it last vouched for it, modulo 256.
+    pub doubts: u8,
 }
 
 /// Neighbours in an intrusive list of one shard; [`NIL`] at the ends.

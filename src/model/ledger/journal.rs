@@ -285,6 +285,6 @@ impl Entry {
     pub(super) fn record(&self, clock: Clock) -> Record {
         let found = self.found(clock);
         debug_assert!(!matches!(self.standing, Standing::Ended(_)) || found.ended_at.is_some(), "an end has its time");
-        Record { key: self.key, found, foreground: clock.time(self.foreground), unsigned: self.unsigned }
+        Record { key: self.key, found, foreground: clock.time(self.foreground), unsigned: self.unsigned, doubts: self.doubts }
     }
 }

@@ -290,7 +290,11 @@ impl Shard {
     /// The backend of entry `i` knows it.
     pub fn vouch(&mut self, i: u32) {
         let doubts = self.doubts(self.slab.at(i).slot);
-        self.slab.at_mut(i).doubts = doubts;
+        let entry = self.slab.at_mut(i);
+        if entry.doubts != doubts {
+            entry.doubts = doubts;
+            self.journal.changed(&mut self.slab, i);
+        }
     }
 
     /// Whether its backend may have forgotten entry `i`.
@@ -373,7 +377,7 @@ impl Shard {
         self.place(entry, now);
     }
 
-    fn place(&mut self, entry: Entry, now: Now) {
+    pub fn place(&mut self, entry: Entry, now: Now) {
         let (key, shelf) = (entry.key, entry.shelf());
         let i = self.slab.insert(entry);
         let slab = &self.slab;

@@ -76,12 +76,24 @@ impl StateLock {
         self.file.as_fd()
     }
 
+    /// A second hold on it: the directory is free once both are dropped.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn duplicate(&self) -> io::Result<StateLock> {
+        Ok(StateLock { file: self.file.try_clone()?, directory: self.directory.clone() })
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    fn name_owner(&mut self, admin: &str) -> io::Result<()> {
+    /// Says in it whose it is, for whoever is refused.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn name_owner(&mut self, admin: &str) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.rewind()?;
         writeln!(self.file, "process {} (admin {admin})", std::process::id())

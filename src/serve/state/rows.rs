@@ -72,8 +72,8 @@ impl Tag {
 
 const TIME_BYTES: usize = 5;
 const TAG_BYTES: usize = 8;
-/// Standing, flags, place, cookie scope, five times, tag.
-pub(super) const BODY: usize = 1 + 1 + 4 + 4 + 5 * TIME_BYTES + TAG_BYTES;
+/// Standing, flags, doubts, place, cookie scope, five times, tag.
+pub(super) const BODY: usize = 1 + 1 + 1 + 4 + 4 + 5 * TIME_BYTES + TAG_BYTES;
 
 /// Times are stored in ticks of the ledger, which are the same in every run.
 const TICK_MS: u64 = 100;
@@ -95,7 +95,7 @@ pub(super) fn encode(app: i64, place: u32, record: &Record) -> [u8; BODY] {
     let flags = if record.unsigned { UNSIGNED } else { 0 } | if found.told_at.is_some() { TOLD } else { 0 };
     let times = [found.seen, found.born, found.pinned, record.foreground, found.ended_at.unwrap_or_default()];
     let mut body = Vec::with_capacity(BODY);
-    body.extend([standing, flags]);
+    body.extend([standing, flags, record.doubts]);
     body.extend(place.to_le_bytes());
     body.extend(found.birth_scope.to_le_bytes());
     for time in times {
@@ -114,7 +114,7 @@ pub(super) fn decode(app: i64, key: &[u8], body: &[u8]) -> Option<(u32, Record)>
     if body.len() != BODY || i64::from_le_bytes(*stored) != tag(app, &key, content) {
         return None;
     }
-    let ([standing, flags], rest) = content.split_first_chunk()?;
+    let ([standing, flags, doubts], rest) = content.split_first_chunk()?;
     let (place, rest) = rest.split_first_chunk()?;
     let (scope, rest) = rest.split_first_chunk()?;
     let mut times = rest.chunks_exact(TIME_BYTES).map(|bytes| {
@@ -141,7 +141,7 @@ pub(super) fn decode(app: i64, key: &[u8], body: &[u8]) -> Option<(u32, Record)>
         told_at: ended_at.filter(|_| flags & TOLD != 0),
         birth_scope: u32::from_le_bytes(*scope),
     };
-    Some((u32::from_le_bytes(*place), Record { key, found, foreground, unsigned: flags & UNSIGNED != 0 }))
+    Some((u32::from_le_bytes(*place), Record { key, found, foreground, unsigned: flags & UNSIGNED != 0, doubts: *doubts }))
 }
 
 fn tag(app: i64, key: &SessionKey, content: &[u8]) -> i64 {
@@ -169,7 +169,7 @@ mod tests {
                 told_at: ended_at,
                 birth_scope: 0xfedc_ba98,
             };
-            let record = Record { key: SessionKey([7; 16]), found, foreground: Time(1_700_000_000_000), unsigned: true };
+            let record = Record { key: SessionKey([7; 16]), found, foreground: Time(1_700_000_000_000), unsigned: true, doubts: 3 };
             let body = encode(3, 9, &record);
             assert_eq!(decode(3, &[7; 16], &body), Some((9, record)), "{standing:?}");
             assert_eq!(decode(4, &[7; 16], &body), None, "of another app");

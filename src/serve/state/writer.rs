@@ -53,6 +53,11 @@ pub trait StateSource: Send + Sync {
 pub struct WriteFailures(Arc<AtomicU64>);
 
 impl WriteFailures {
+    /// One more.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
     /// So far.
     pub fn total(&self) -> u64 {
         self.0.load(Relaxed)
@@ -312,6 +317,9 @@ impl Writer {
     fn succeeded(&mut self, gone: &[Arc<str>]) {
         if self.failing {
             log::info!("state file {}: written again, nothing is missing", self.file.path().display());
+        }
+        // A writer before this one may have failed.
+        if self.failing || self.written.is_none() {
             self.source.failed(None);
         }
         self.kept.retain(|name, _| !gone.contains(name));

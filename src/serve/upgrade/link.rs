@@ -12,7 +12,7 @@ use super::packed::{pack, unpack};
 use super::wire::{Line, Place, Word};
 use crate::model::admission::Admission;
 use crate::model::gate::InFlight;
-use crate::model::ledger::{Noted, Notes, Origin, Page};
+use crate::model::ledger::{Found, Noted, Notes, Origin, Page, Record};
 use crate::model::time::Time;
 use crate::model::view::{App, View};
 use crate::serve::control::Control;
@@ -50,37 +50,38 @@ impl Teller {
     ///
     /// # Errors
     /// The other process is gone.
-    pub fn tell_all(&mut self, view: &View) -> io::Result<()> {
+    pub fn tell_all(&mut self, view: &View, now: Time) -> io::Result<()> {
         for app in &view.apps {
-            self.tell_app(app)?;
+            self.tell_app(app, now)?;
         }
         self.line.say(&Word::Told)
     }
 
-    fn tell_app(&mut self, app: &App) -> io::Result<()> {
+    fn tell_app(&mut self, app: &App, now: Time) -> io::Result<()> {
         let (mut records, mut page) = (Vec::new(), Some(Page::default()));
         while let Some(from) = page {
             page = app.ledger.page(from, &mut records);
-            self.tell(app, records.drain(..).map(Noted::Entry))?;
+            self.tell(app, records.drain(..).map(Noted::Entry), now)?;
         }
-        self.tell(app, app.ledger.former_names().into_iter().map(|(old, new)| Noted::Renamed { old, new }))?;
+        self.tell(app, app.ledger.former_names().into_iter().map(|(old, new)| Noted::Renamed { old, new }), now)?;
         self.line.say(&Word::Uncounted { app: app.name.to_string(), until: app.ledger.uncounted_until() })
     }
 
     /// Tells what happened here in one app.
-    fn tell_notes(&mut self, view: &View, app: &str, notes: &Notes) -> io::Result<()> {
+    fn tell_notes(&mut self, view: &View, app: &str, notes: &Notes, now: Time) -> io::Result<()> {
         let Some(app) = view.app(app) else { return Ok(()) };
         if notes.overflowed {
-            self.tell_app(app)?;
+            self.tell_app(app, now)?;
         }
-        self.tell(app, notes.notes.iter().filter(|(_, origin)| *origin == Origin::Here).map(|(noted, _)| *noted))
+        self.tell(app, notes.notes.iter().filter(|(_, origin)| *origin == Origin::Here).map(|(noted, _)| *noted), now)
     }
 
-    fn tell(&mut self, app: &App, notes: impl Iterator<Item = Noted>) -> io::Result<()> {
+    fn tell(&mut self, app: &App, notes: impl Iterator<Item = Noted>, now: Time) -> io::Result<()> {
         let name = app.name.as_bytes();
         let begin = [&[u8::try_from(name.len()).unwrap_or(u8::MAX)][..], name].concat();
         let mut message = begin.clone();
         for noted in notes {
+            let noted = under_way(noted, now);
             let place = match &noted {
                 Noted::Entry(record) => match self.place(app, record.found.slot)? {
                     Some(place) => place,
@@ -137,7 +138,7 @@ impl Teller {
         for item in items {
             let view = control.view();
             match (item, quiet) {
-                (Item::Notes(app, notes), _) => self.tell_notes(&view, &app, &notes)?,
+                (Item::Notes(app, notes), _) => self.tell_notes(&view, &app, &notes, control.now())?,
                 (Item::Word(word, beside), _) => {
                     let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
                     self.line.say_with(&word, &beside)?;
@@ -159,6 +160,17 @@ impl Teller {
             }
         }
         Ok(())
+    }
+}
+
+/// An exchange under way, a WebSocket of hours perhaps, touches its session until now; over there nothing else would say so.
+fn under_way(noted: Noted, now: Time) -> Noted {
+    match noted {
+        Noted::Entry(record) if record.found.open > 0 => {
+            let found = Found { seen: record.found.seen.max(now), ..record.found };
+            Noted::Entry(Record { found, ..record })
+        }
+        other => other,
     }
 }
 
@@ -282,7 +294,7 @@ mod tests {
 
         fn tell(&mut self) {
             let notes = self.notes();
-            self.teller.tell_notes(&self.control.view(), "shop", &notes).expect("the other end is there");
+            self.teller.tell_notes(&self.control.view(), "shop", &notes, self.control.now()).expect("the other end is there");
             self.teller.line.say(&Word::Told).expect("the other end is there");
         }
 
@@ -325,7 +337,7 @@ mod tests {
         app.ledger.rotate(SessionKey([8; 16]), SessionKey([9; 16]), slot, 0, Some(Duration::ZERO), now);
         drop(old.notes());
         let view = old.control.view();
-        old.teller.tell_all(&view).expect("the other end is there");
+        old.teller.tell_all(&view, now).expect("the other end is there");
         new.hear();
         assert_eq!((new.knows(1), new.knows(2)), (Some(("a1".into(), LIVE)), Some(("b1".into(), LIVE))));
         assert_eq!((new.knows(8), new.knows(9)), (new.knows(9), Some(("a1".into(), LIVE))), "a name of before the upgrade");
@@ -346,6 +358,25 @@ mod tests {
         assert_eq!((old.knows(2), old.knows(4)), (old.knows(4), Some(("b1".into(), LIVE))), "a renamed session has both names");
         let here = old.notes().notes.into_iter().filter(|(_, origin)| *origin == Origin::Here).count();
         assert_eq!(here, 0, "what was told is no news to who told it");
+    }
+
+    #[test]
+    fn a_hundred_thousand_sessions_are_told_in_one_go() {
+        const SESSIONS: u64 = 100_000;
+        let (mut old, mut new) = pair();
+        let app = old.app();
+        for id in 0..SESSIONS {
+            let key = SessionKey((u128::from(id) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834).to_le_bytes());
+            app.ledger.born(key, (id % 3) as u32, 0, old.control.now());
+        }
+        let begun = std::time::Instant::now();
+        let view = old.control.view();
+        std::thread::scope(|scope| {
+            scope.spawn(|| old.teller.tell_all(&view).expect("the other end is there"));
+            new.hear();
+        });
+        println!("{SESSIONS} sessions told and heard in {:?}", begun.elapsed());
+        assert_eq!(new.app().ledger.entries() as u64, SESSIONS);
     }
 
     #[test]
@@ -391,6 +422,19 @@ mod tests {
         });
         assert_eq!(told.len(), 1, "what has not changed is not told again");
         assert!(backend(&new).live.gate.fence());
+    }
+
+    #[test]
+    fn a_session_that_only_an_open_exchange_keeps_alive_lives_on_in_the_other_process() {
+        let (mut old, mut new) = pair();
+        old.born(1, "a1");
+        let (app, idle) = (old.app(), Settings::default().session.idle_timeout);
+        app.ledger.enter(SessionKey([1; 16]), Attention::Foreground, old.control.now());
+        let later = old.control.now() + idle * 2;
+        old.teller.tell_all(&old.control.view(), later).expect("the other end is there");
+        new.hear();
+        let found = new.app().ledger.find(SessionKey([1; 16]), later).expect("it is known");
+        assert!(matches!(found.standing, Standing::Live { .. }), "{found:?}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn pack(into: &mut Vec<u8>, noted: &Noted, place: u32) {
                 Standing::Ended(reason) => (ENDED + reason as u8, record.found.ended_at),
             };
             let told = record.found.told_at.map_or(0, |_| TOLD);
-            into.extend([standing, told | if record.unsigned { UNSIGNED } else { 0 }]);
+            into.extend([standing, told | if record.unsigned { UNSIGNED } else { 0 }, record.doubts]);
             let found = &record.found;
             for time in [found.seen, found.born, found.pinned, record.foreground, ended.unwrap_or_default()] {
                 into.extend(time.0.to_le_bytes());
@@ -59,7 +59,7 @@ pub fn unpack(bytes: &mut &[u8], slot: impl FnOnce(u32) -> Option<u32>) -> Resul
         [ENTRY] => {
             let key = SessionKey(take(bytes)?);
             let place = u32::from_le_bytes(take(bytes)?);
-            let [standing, flags] = take(bytes)?;
+            let [standing, flags, doubts] = take(bytes)?;
             let mut times = [Time::default(); 5];
             for time in &mut times {
                 *time = Time(u64::from_le_bytes(take(bytes)?));
@@ -79,7 +79,7 @@ pub fn unpack(bytes: &mut &[u8], slot: impl FnOnce(u32) -> Option<u32>) -> Resul
             let told_at = ended_at.filter(|_| flags & TOLD != 0);
             let Some(slot) = slot(place) else { return Ok(None) };
             let found = Found { slot, standing, seen, born, pinned, open: 0, alias: false, ended_at, told_at, birth_scope };
-            Some(Noted::Entry(Record { key, found, foreground, unsigned: flags & UNSIGNED != 0 }))
+            Some(Noted::Entry(Record { key, found, foreground, unsigned: flags & UNSIGNED != 0, doubts }))
         }
         [GONE] => Some(Noted::Gone(SessionKey(take(bytes)?))),
         [RENAMED] => Some(Noted::Renamed { old: SessionKey(take(bytes)?), new: SessionKey(take(bytes)?) }),
@@ -111,7 +111,7 @@ mod tests {
             told_at: None,
             birth_scope: 0xdead_beef,
         };
-        let record = Record { key: SessionKey([9; 16]), found, foreground: Time(1_795_168_800_000), unsigned: true };
+        let record = Record { key: SessionKey([9; 16]), found, foreground: Time(1_795_168_800_000), unsigned: true, doubts: 3 };
         let ended = |reason, told_at| {
             let found = Found { standing: Standing::Ended(reason), ended_at: Some(Time(5)), told_at, ..found };
             Noted::Entry(Record { found, unsigned: false, ..record })

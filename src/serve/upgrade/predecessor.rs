@@ -285,7 +285,7 @@ impl Predecessor {
         let (control, stop) = (Arc::clone(&self.control), self.stop.clone());
         let teller = thread::spawn(move || {
             let mut teller = Teller::new(mouth);
-            let told = teller.tell_all(&control.view());
+            let told = teller.tell_all(&control.view(), control.now());
             // An exchange that waits or connects again could enter a backend that is fenced over there: only who is in a tunnel stays
             // where he is.
             let quiet = || stop.is_closing() && stop.connections() == control.tunnels.tunnels();
@@ -314,8 +314,8 @@ impl Predecessor {
                 drop(child);
                 line.hang_up();
                 self.door.pause(false);
-                if let Some(Err(why)) = lock.map(|lock| self.keep_again(lock)) {
-                    log::error!("nothing is written down any more: {why}");
+                if let Some(lock) = lock {
+                    self.keep_again(lock);
                 }
                 Err(error)
             }
@@ -323,10 +323,11 @@ impl Predecessor {
     }
 
     /// The lock may name the other process as its owner by now.
-    fn keep_again(&self, lock: StateLock) -> Result<(), String> {
-        let directory = lock.directory().to_owned();
-        let lock = StateLock::from_fd(lock.into_fd(), &directory, self.door.asked()).map_err(|error| error.to_string())?;
-        self.keeping.begin_again(lock)
+    fn keep_again(&self, mut lock: StateLock) {
+        if let Err(error) = lock.name_owner(self.door.asked()) {
+            log::warn!("the lock of the state directory does not name its owner: {error}");
+        }
+        self.keeping.begin_again(lock);
     }
 
     fn let_serve(

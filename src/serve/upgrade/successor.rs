@@ -163,10 +163,16 @@ impl Succession {
     }
 
     /// Says that this process serves. Nobody there to hear it is no reason to stop: the clients are here.
-    pub fn serving(self, control: &Control) {
+    pub fn serving(self, control: &Control, admin: &str) {
         let said = self.items.is_some_and(|items| items.send(Item::Word(Word::Serving, Vec::new())).is_ok());
         if !said {
             log::warn!("the process before ended during the hand-over");
+        }
+        // The other process leaves its socket's file to this one, which answers elsewhere now.
+        if let Some(path) = self.offer.admin.strip_prefix("unix:").filter(|_| self.offer.admin != admin)
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            log::warn!("the former admin socket {path}: {error}");
         }
         let (from, to) = (&self.offer.version, env!("CARGO_PKG_VERSION"));
         control.note(Owner::Operator, "tidegate", format!("upgraded from {from} to {to}; process {} serves", std::process::id()));

@@ -71,7 +71,7 @@ fn as_root(command: &[&str]) {
 }
 
 fn shop(pin: &str, state: &Path) -> Shop {
-    Shop::new(pin).session("idle_timeout: 3s").session("engaged_within: 2s").process(&format!("state: {{directory: {}}}", state.display()))
+    Shop::new(pin).session("idle_timeout: 15s").session("engaged_within: 2s").process(&format!("state: {{directory: {}}}", state.display()))
 }
 
 fn failures(tidegate: &Tidegate) -> f64 {
@@ -90,7 +90,7 @@ fn a_full_disk_stops_nobody_is_told_and_costs_nothing_once_there_is_room() {
     load.go_on_for(50);
     tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
     let drain = |field: &str| tidegate.drain("shop/v1")[field].clone();
-    wait_for("the count is believed", SOON, || drain("confident") == true);
+    wait_for("the count is believed", SOON * 3, || drain("confident") == true);
     assert!(tidegate.metrics().has("tidegate_ledger_write_failures_total") && failures(&tidegate) == 0.0);
     disk.fill();
     let newcomers: Vec<_> = (0..20).map(|_| user_on(&tidegate, "b1")).collect();

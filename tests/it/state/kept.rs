@@ -168,31 +168,39 @@ fn after_a_stop_counts_are_believed_as_before_and_after_a_crash_where_nobody_can
 
 #[test]
 fn a_running_drain_ends_after_the_restart_and_whoever_waits_learns_of_it() {
-    for crash in [true, false] {
-        let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
-        let mut tidegate = Shop::new("cookie").session("idle_timeout: 3s").release("v1", &[&a1]).release("v2", &[&b1]).start();
-        let mut user = user_on(&tidegate, "a1");
-        wait_for("the start is an idle timeout ago", SOON, || {
-            user.get("/").expect_status(200);
-            tidegate.release_state("shop", "v2") == "drained"
-        });
-        tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
-        let id = tidegate.drain("shop/v1")["id"].as_str().unwrap().to_owned();
-        let mut other = user_on(&tidegate, "b1");
-        delay(Duration::from_millis(500)); // written within 100 ms
-        again(&mut tidegate, crash);
-        let mut waiting = tidegate.cli_in_background("wait", &["wait", &id]);
-        user.disconnect();
-        user.get("/logout").expect_status(200);
-        let ended = waiting.wait(SOON);
-        assert_eq!(ended.code(), Some(0), "crash: {crash}: {}", waiting.log_tail());
-        assert_eq!(tidegate.drain("shop/v1")["ended"]["logout"], 1, "crash: {crash}");
-        other.disconnect();
-        assert_eq!(other.get("/").word("backend"), "b1");
-        again(&mut tidegate, crash);
-        tidegate.cli(&["wait", &id]).expect_code(0);
-        assert_eq!(tidegate.release_state("shop", "v1"), "drained", "crash: {crash}");
-    }
+    // At once: each waits for an idle timeout, which must be longer than a start takes.
+    std::thread::scope(|scope| {
+        for crash in [true, false] {
+            scope.spawn(move || a_running_drain_ends(crash));
+        }
+    });
+}
+
+fn a_running_drain_ends(crash: bool) {
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let mut tidegate = Shop::new("cookie").session("idle_timeout: 15s").release("v1", &[&a1]).release("v2", &[&b1]).start();
+    let mut user = user_on(&tidegate, "a1");
+    wait_for("the start is an idle timeout ago", SOON * 3, || {
+        user.get("/").expect_status(200);
+        tidegate.release_state("shop", "v2") == "drained"
+    });
+    tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+    let id = tidegate.drain("shop/v1")["id"].as_str().unwrap().to_owned();
+    let mut other = user_on(&tidegate, "b1");
+    delay(Duration::from_millis(500)); // written within 100 ms
+    user.get("/");
+    again(&mut tidegate, crash);
+    let mut waiting = tidegate.cli_in_background("wait", &["wait", &id]);
+    user.disconnect();
+    user.get("/logout").expect_status(200);
+    let ended = waiting.wait(SOON);
+    assert_eq!(ended.code(), Some(0), "crash: {crash}: {}", waiting.log_tail());
+    assert_eq!(tidegate.drain("shop/v1")["ended"]["logout"], 1, "crash: {crash}");
+    other.disconnect();
+    assert_eq!(other.get("/").word("backend"), "b1");
+    again(&mut tidegate, crash);
+    tidegate.cli(&["wait", &id]).expect_code(0);
+    assert_eq!(tidegate.release_state("shop", "v1"), "drained", "crash: {crash}");
 }
 
 #[test]
