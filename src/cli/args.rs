@@ -249,7 +249,7 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Replace the running program without losing a connection (not in this version)
+    /// Replace the running program without losing a connection
     Upgrade,
 }
 
