@@ -76,8 +76,8 @@ pub enum StartError {
 fn edited(refused: &[Refused]) -> String {
     let lines: Vec<String> = refused.iter().map(|refused| format!("  {}; {}\n", refused.what, refused.remedy)).collect();
     format!(
-        "the file was edited since it was applied last, and that would lose sessions:\n{}undo that edit, start, and drain before \
-         it is reloaded; or lose them: tidegate run --force",
+        "the file was edited since it was applied last, and that would lose sessions:\n{}drain first, or reload it \
+         with --force, and upgrade then",
         lines.concat()
     )
 }

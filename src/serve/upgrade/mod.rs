@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `link` | sessions that either learns of during the overlap |
+//! | `newcomer` | what is started, and where it calls |
 //! | `overlap` | questions of one process to the other, while both serve |
 //! | `packed` | sessions in bytes |
 //! | `predecessor` | the old process |
@@ -14,13 +15,15 @@
 //! | `wire` | what the two say to each other |
 
 pub mod link;
+mod newcomer;
 pub mod overlap;
 mod packed;
 mod predecessor;
 mod successor;
 pub mod wire;
 
-pub use predecessor::{Predecessor, Program, Progress, UpgradeError};
+pub use newcomer::Program;
+pub use predecessor::{Predecessor, Progress, UpgradeError};
 pub use successor::Succession;
 
 /// Where the old process waits for the new one; set for a process that is to take over, and for no other.

@@ -1,21 +1,18 @@
 //! The process that is to be replaced: it starts the other one, hands over step by step, and takes everything back when that fails.
 
-use std::ffi::OsString;
-use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::SOCKET_VARIABLE;
 use super::link::{Hearer, Item, Presence, Teller};
+use super::newcomer::{Newcomer, Program, Rendezvous, waits};
 use super::wire::{Line, Message, Offer, PROTOCOL, Word};
 use crate::model::event::Owner;
 use crate::serve::control::Control;
@@ -111,15 +108,6 @@ pub struct Progress {
     abandoned: AtomicBool,
 }
 
-/// What is started, and with what.
-#[derive(Clone, Debug)]
-pub struct Program {
-    /// As this process was started: another file may be there by now, and that is the point.
-    pub path: PathBuf,
-    /// Without the name.
-    pub arguments: Vec<OsString>,
-}
-
 #[derive(Default)]
 enum State {
     #[default]
@@ -135,54 +123,6 @@ struct Link {
     line: Line,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-}
-
-/// A new process that is killed unless it is let go: one that hangs must not wake up later and take itself for the owner.
-struct Newcomer(Option<Child>);
-
-impl Newcomer {
-    fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.as_mut()?.try_wait().ok()?
-    }
-
-    fn let_go(mut self) -> u32 {
-        self.0.take().map_or(0, |child| child.id())
-    }
-}
-
-impl Drop for Newcomer {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.0.take()
-            && let Err(error) = child.kill().and_then(|()| child.wait())
-        {
-            log::warn!("the new process cannot be ended: {error}");
-        }
-    }
-}
-
-impl Program {
-    /// This program, to be started again. To be called early: later the path may name another directory.
-    ///
-    /// # Errors
-    /// The system does not say where it is.
-    pub fn current() -> io::Result<Program> {
-        let mut words = std::env::args_os();
-        // As it was typed: a link to the present version may point to the next one by then. The system knows only where it led.
-        let typed = words.next().map(PathBuf::from).and_then(|typed| found(&typed));
-        let path = typed.map_or_else(std::env::current_exe, Ok)?;
-        // What was forced once, at a start, is not forced for ever.
-        Ok(Program { path, arguments: words.filter(|argument| argument != "--force").collect() })
-    }
-}
-
-/// The file that a shell runs for this word.
-fn found(typed: &Path) -> Option<PathBuf> {
-    let here = std::env::current_dir().ok()?;
-    let candidates = match typed.components().count() {
-        1 if !typed.has_root() => std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| here.join(folder).join(typed)).collect(),
-        _ => vec![here.join(typed)],
-    };
-    candidates.into_iter().find(|path| path.is_file())
 }
 
 impl Predecessor {
@@ -263,7 +203,8 @@ impl Predecessor {
     fn hand_over(&self) -> Result<(u32, Link), UpgradeError> {
         let socket = Rendezvous::open(&self.directory).map_err(|source| UpgradeError::Line { when: "before it was started", source })?;
         let longest = self.control.reloads.applied().config.server.upgrade_timeout;
-        let mut child = self.start(&socket.path)?;
+        let mut child =
+            self.program.start(&socket.path).map_err(|source| UpgradeError::Start { program: self.program.path.clone(), source })?;
         let stream = self.meet(&socket, &mut child, longest)?;
         let line = Line::new(stream);
         let when = "while it started";
@@ -283,7 +224,7 @@ impl Predecessor {
         let mut mouth = line.split().map_err(broke)?;
         self.offer(&mut mouth).map_err(broke)?;
         let (control, stop) = (Arc::clone(&self.control), self.stop.clone());
-        let teller = thread::spawn(move || {
+        let teller = named().spawn(move || {
             let mut teller = Teller::new(mouth);
             let told = teller.tell_all(&control.view(), control.now());
             // An exchange that waits or connects again could enter a backend that is fenced over there: only who is in a tunnel stays
@@ -297,6 +238,7 @@ impl Predecessor {
                 log::debug!("upgrade: nobody is told any more: {error}");
             }
         });
+        let teller = teller.map_err(broke)?;
         let when = "before it was ready";
         match self.expect(&mut ear, &mut child, longest, when)? {
             Word::Ready => {}
@@ -310,7 +252,10 @@ impl Predecessor {
                 self.door.leave_to_successor();
                 self.control.overlap.asks();
                 let over = Arc::default();
-                let threads = vec![teller, ear.go_on(), self.overhear(&over)];
+                // It serves, whatever becomes of these.
+                let helpers = [ear.go_on(), self.overhear(&over)].into_iter();
+                let helpers = helpers.filter_map(|thread| thread.map_err(|error| log::error!("upgrade: no thread: {error}")).ok());
+                let threads = std::iter::once(teller).chain(helpers).collect();
                 Ok((child.let_go(), Link { items, line, over, threads }))
             }
             Err(error) => {
@@ -409,13 +354,6 @@ impl Predecessor {
         }
     }
 
-    fn start(&self, socket: &Path) -> Result<Newcomer, UpgradeError> {
-        let mut command = Command::new(&self.program.path);
-        command.args(&self.program.arguments).env(SOCKET_VARIABLE, socket).stdin(Stdio::null());
-        let child = command.spawn().map_err(|source| UpgradeError::Start { program: self.program.path.clone(), source })?;
-        Ok(Newcomer(Some(child)))
-    }
-
     fn offer(&self, line: &mut Line) -> io::Result<()> {
         let gone = || io::Error::other("a listener is closed");
         let sockets = self.listeners.iter().map(|listener| listener.socket().ok_or_else(gone)).collect::<Result<Vec<_>, _>>()?;
@@ -426,7 +364,7 @@ impl Predecessor {
         let offer = Offer {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            directory: fs::canonicalize(&self.directory)?,
+            directory: std::fs::canonicalize(&self.directory)?,
             clock: self.control.clock().origin(),
             listeners: self.listeners.iter().map(|listener| listener.asked_address().to_string()).collect(),
             admin: self.door.asked().to_owned(),
@@ -436,9 +374,9 @@ impl Predecessor {
     }
 
     /// Takes notes, since the thread that did so to write them has ended.
-    fn overhear(&self, over: &Arc<AtomicBool>) -> JoinHandle<()> {
+    fn overhear(&self, over: &Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
         let (source, over) = (Arc::clone(self.keeping.source()), Arc::clone(over));
-        thread::spawn(move || {
+        named().spawn(move || {
             while !over.load(Ordering::Acquire) {
                 source.overhear();
                 thread::park_timeout(TURN);
@@ -476,8 +414,8 @@ impl Ear {
     }
 
     /// What the new process learns matters here as long as a connection is left.
-    fn go_on(mut self) -> JoinHandle<()> {
-        thread::spawn(move || {
+    fn go_on(mut self) -> io::Result<JoinHandle<()>> {
+        named().spawn(move || {
             loop {
                 match self.line.hear() {
                     Ok(Some(message)) => {
@@ -496,63 +434,14 @@ impl Ear {
     }
 }
 
+fn named() -> thread::Builder {
+    thread::Builder::new().name("upgrade".to_owned())
+}
+
 fn nonsense(word: &Word) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{word:?} was not due"))
 }
 
-fn waits(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}
-
 fn ended(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-}
-
-/// Where the two meet: a socket in the state directory, which is this user's alone.
-struct Rendezvous {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Rendezvous {
-    fn open(directory: &Path) -> io::Result<Rendezvous> {
-        let path = fs::canonicalize(directory)?.join("upgrade.sock");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        Ok(Rendezvous { listener, path })
-    }
-
-    /// Whether somebody called.
-    fn look(&self) -> io::Result<Option<UnixStream>> {
-        match self.listener.accept() {
-            Ok((stream, _)) if is_own(&stream) => {
-                stream.set_nonblocking(false)?;
-                Ok(Some(stream))
-            }
-            Ok(_) => {
-                log::warn!("upgrade: somebody else's process called and was turned away");
-                Ok(None)
-            }
-            Err(error) if waits(&error) => Ok(None),
-            Err(source) => Err(source),
-        }
-    }
-}
-
-impl Drop for Rendezvous {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            log::debug!("{}: {error}", self.path.display());
-        }
-    }
-}
-
-/// Of the same user: nobody else may enter the directory, and who is root needs no socket.
-fn is_own(stream: &UnixStream) -> bool {
-    rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }

@@ -158,10 +158,13 @@ impl Planner {
             return self
                 .refuse(format!("{at}: {under_way} exchange{plural} under way"), format!("{hint}; try again in a moment, or --force"));
         }
-        // Who never worked has nobody, and where a drain was proven nobody is left.
+        let began = app.backends.iter().flatten().map(|b| b.live.since).min();
+        // Who came while we watched, and was never asked for anything, has nobody; nor has who never worked. And where a drain was
+        // proven, nobody is left.
+        let came_and_went = |b: &Backend| began < Some(b.live.since) && b.live.tally.codes().iter().sum::<u64>() == 0;
         let keeps = |b: &&Arc<Backend>| {
             let gate = gate(b);
-            b.live.lives.has_worked() && !gate.fenced && !gate.state.gone() && gate.state != ReleaseState::Staged
+            b.live.lives.has_worked() && !came_and_went(b) && !gate.fenced && !gate.state.gone() && gate.state != ReleaseState::Staged
         };
         if let Some(doubt) = backends.iter().filter(keeps).find_map(|b| doubt(app, b, Watched::Always, self.draft.now)) {
             self.refuse(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Plan, Reload, plan};
-use crate::model::admission::Health;
+use crate::model::admission::{Admission, Health, Intent};
 use crate::model::change::{Change, NewApp};
 use crate::model::event::Owner;
 use crate::model::ledger::{Attention, Born, EndReason};
@@ -11,6 +11,7 @@ use crate::model::pin::Keyring;
 use crate::model::session_key::SessionKey;
 use crate::model::settings::{Address, AppSpec, PinMode, Settings, away_name};
 use crate::model::sketch::{self, World};
+use crate::model::target::Target;
 use std::sync::Arc;
 
 /// The app as drawn; `a1=9001` in place of `a1` sets the port of its address.
@@ -339,4 +340,43 @@ fn what_was_staged_by_command_may_not_clash_with_the_file() {
 fn nothing_in_the_file_changed_is_nothing_to_do() {
     let shop = Shop::new("v1:a1 >v2:b1");
     assert!(shop.plan(&shop.file, false).lines.is_empty());
+}
+
+#[test]
+fn a_zero_that_nobody_can_be_sure_of_is_no_reason_to_remove() {
+    let check = |seen: u64, under_way: bool, expected: &str| {
+        let mut shop = Shop::new(">v1:a1 v2:b1");
+        shop.world.now = sketch::START + Duration::from_secs(seen);
+        shop.world.backend("b1").live.lives.worked();
+        let gate = Arc::clone(&shop.world.backend("b1").live.gate);
+        let _exchange = under_way.then(|| gate.claim(Admission::KnownSessions, None).unwrap());
+        let next = [spec(">v1:a1", &shop.settings)];
+        let refusals = shop.plan(&next, false).refusals;
+        let told: Vec<_> = refusals.iter().map(|refused| refused.what.as_str()).collect();
+        assert_eq!(told.join("; "), expected, "seen for {seen} s, under way: {under_way}");
+        assert!(shop.plan(&next, true).refusals.is_empty(), "forced");
+    };
+    check(1_800, false, "");
+    check(60, false, "shop/v2: no session is known, but that is not sure yet: seen for 60s of 30m");
+    check(1_800, true, "shop/v2: 1 exchange under way");
+    // Who came while we watched, and was never asked for anything, may go as he came.
+    let mut shop = Shop::new(">v1:a1");
+    shop.edit(">v1:a1,a2");
+    shop.world.observe("a2", Health::Up);
+    assert_eq!(shop.edit(">v1:a1"), "v1 current a1");
+}
+
+#[test]
+fn who_left_the_file_takes_nobody_new_whatever_is_ordered() {
+    let mut shop = Shop::new(">v1:a1=9001,a2");
+    shop.session("a1");
+    shop.edit(">v1:a1=9002,a2");
+    let first = away("a1", 9001);
+    let serve = |target: &str| Change::Intent { target: Target::parse(target).unwrap(), intent: Intent::Serve, force: true };
+    let refused = shop.world.change(&serve(&format!("shop/v1/{first}")), Owner::Operator).unwrap_err();
+    assert!(refused.what.contains("is not in the file any more"), "{}", refused.what);
+    // The others on its host may be told to.
+    shop.world.change(&serve("host:10.0.0.1"), Owner::Operator).unwrap();
+    assert_eq!(shop.world.backend(&first).live.gate.read().intent, Intent::Drain);
+    assert!(shop.world.shop().open.backends().iter().all(|b| b.spec.name != first));
 }
