@@ -23,6 +23,8 @@ use crate::api;
 const CONNECT: Duration = Duration::from_secs(5);
 /// A promotion may wait five seconds for a first probe; listing a million sessions takes a while too.
 const ANSWER: Duration = Duration::from_secs(60);
+/// An upgrade ends by itself: each of its three steps may take `server.upgrade_timeout`, an hour at most.
+const UPGRADE: Duration = Duration::from_secs(4 * 3600);
 /// Where `tidegate run` keeps its token unless told otherwise.
 const DEFAULT_TOKEN: &str = "./tidegate-state/token";
 
@@ -94,7 +96,8 @@ impl Client {
     /// As [`Client::get`].
     pub async fn text(&self, method: Method, path: &str, body: Bytes) -> Result<String, Failure> {
         let whole = async { self.body(self.send(method, path, body).await?).await };
-        timeout(ANSWER, whole).await.map_err(|_| self.unreachable("no answer in time"))?
+        let longest = if path.ends_with("/upgrade") { UPGRADE } else { ANSWER };
+        timeout(longest, whole).await.map_err(|_| self.unreachable("no answer in time"))?
     }
 
     /// Hands each line of an endless answer to `line` as it comes.

@@ -22,6 +22,9 @@ pub const PROTOCOL: u32 = 1;
 /// Most sockets that one hand-over carries: what the kernel passes in one message.
 pub const MOST_SOCKETS: usize = 250;
 
+/// The other end has read nothing for so long: it never will.
+const STUCK: Duration = Duration::from_secs(30);
+
 /// Longest message: a document of a hundred thousand backends is shorter.
 const LONGEST: usize = 256 << 20;
 
@@ -136,6 +139,10 @@ pub struct Line {
 impl Line {
     /// Over a connected socket, blocking.
     pub fn new(stream: UnixStream) -> Line {
+        // Without it whoever writes to a process that was stopped would wait for ever, and nobody else could go on.
+        if let Err(error) = stream.set_write_timeout(Some(STUCK)) {
+            log::warn!("upgrade: a line without a bound: {error}");
+        }
         Line { stream, sockets: Vec::new() }
     }
 
