@@ -22,21 +22,16 @@ const CLUMSY: Duration = Duration::from_secs(2);
 type Idle = (Stream, Instant);
 
 /// What is known by idle connections.
+#[derive(Default)]
 pub(super) struct Witness {
     younger: Option<Idle>,
     older: Option<Idle>,
     /// The greatest age at which one was still open.
     oldest: Duration,
-    /// How much later than another one may be closed for its age.
-    clumsy: Duration,
+    /// The least age at which one ended alone: the server closes idle connections, and not much sooner than this.
+    closes_at: Option<Duration>,
     /// Whether the one from before the present absence was answered after it.
     pub(super) survived: bool,
-}
-
-impl Default for Witness {
-    fn default() -> Witness {
-        Witness { younger: None, older: None, oldest: Duration::ZERO, clumsy: CLUMSY, survived: false }
-    }
 }
 
 impl Witness {
@@ -65,7 +60,11 @@ impl Witness {
             self.older = None;
         }
         match ended {
-            (Some(End::At(younger)), Some(End::At(_))) => is_untimely(younger, self.oldest, self.clumsy),
+            (Some(End::At(younger)), Some(End::At(_))) => is_untimely(younger, self.oldest, self.closes_at),
+            (Some(End::At(age)), None) | (None, Some(End::At(age))) => {
+                self.closes_at = Some(self.closes_at.map_or(age, |least| least.min(age)));
+                false
+            }
             _ => false,
         }
     }
@@ -96,8 +95,12 @@ async fn end_of(idle: &mut Option<Idle>) -> End {
 }
 
 /// Whether a connection of that age would not have been closed for its age.
-fn is_untimely(age: Duration, oldest: Duration, clumsy: Duration) -> bool {
-    age + clumsy + AT_ONCE < oldest
+fn is_untimely(age: Duration, oldest: Duration, closes_at: Option<Duration>) -> bool {
+    match closes_at {
+        None => age + AT_ONCE < oldest,
+        // By and by it closes two at once.
+        Some(least) => age + CLUMSY + AT_ONCE < least,
+    }
 }
 
 #[cfg(test)]
@@ -118,8 +121,7 @@ mod tests {
     /// Probes every 400 ms, of which each keeps its connection; the backend closes those of these numbers, so long after the last
     /// one came, and what is to be heard of it within a second.
     async fn check(probes: usize, closes: &[(usize, u64)], expected: Option<bool>) {
-        // Of a server that looks in time.
-        let (mut witness, mut theirs) = (Witness { clumsy: Duration::ZERO, ..Witness::default() }, Vec::new());
+        let (mut witness, mut theirs) = (Witness::default(), Vec::new());
         for n in 0..probes {
             let (their_end, ours) = pair().await;
             theirs.push(Some(their_end));
@@ -162,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_not_listened_to_until_the_end_is_heard_again() {
-        let mut witness = Witness { clumsy: Duration::ZERO, ..Witness::default() };
+        let mut witness = Witness::default();
         let mut theirs = Vec::new();
         for _ in 0..3 {
             let (their_end, ours) = pair().await;
@@ -174,5 +176,19 @@ mod tests {
         assert!(timeout(AT_ONCE / 2, witness.ended()).await.is_err(), "it waits for the other one");
         drop(theirs);
         assert!(witness.ended().await, "both have ended");
+    }
+
+    #[test]
+    fn a_server_that_closes_by_age_is_believed_only_when_it_is_far_too_early() {
+        let check = |age: u64, oldest: u64, closes_at: Option<u64>, expected: bool| {
+            let millis = Duration::from_millis;
+            assert_eq!(is_untimely(millis(age), millis(oldest), closes_at.map(millis)), expected, "{age} {oldest} {closes_at:?}");
+        };
+        check(1_000, 4_000, None, true);
+        check(3_950, 4_000, None, false);
+        // Tomcat, which looks once in one or two seconds and then closes both.
+        check(850, 2_200, Some(900), false);
+        check(850, 2_200, Some(2_700), false);
+        check(850, 9_000, Some(3_100), true);
     }
 }
