@@ -14,9 +14,7 @@ impl Draft {
     pub(super) fn intent(&mut self, target: &Target, intent: Intent, force: bool) -> Result<(), Refused> {
         let backends = target.backends(&self.applied.view);
         if backends.is_empty() {
-            let nearest = target.nearest(&self.applied.view);
-            let what = format!("target '{target}' does not exist");
-            return Err(Refused::new(RefusedKind::NotFound, what, format!("nearest: {}", nearest.join(", "))));
+            return Err(Refused::no_target(target, &self.applied.view));
         }
         if let Target::Release(app, release) = target {
             return self.release_intent(app, release, intent, target);

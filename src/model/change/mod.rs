@@ -202,6 +202,12 @@ impl Refused {
     pub(crate) fn new(kind: RefusedKind, what: impl Into<String>, remedy: impl Into<String>) -> Refused {
         Refused { kind, what: what.into(), remedy: remedy.into() }
     }
+
+    /// Nothing is called that; the remedy names what looks like it.
+    pub(crate) fn no_target(target: &Target, view: &View) -> Refused {
+        let nearest = target.nearest(view).join(", ");
+        Refused::new(RefusedKind::NotFound, format!("target '{target}' does not exist"), format!("nearest: {nearest}"))
+    }
 }
 
 /// Computes the view after `change`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::memory::EvictionMemory;
 use super::{Control, Inner};
-use crate::model::change::{Refused, RefusedKind};
+use crate::model::change::Refused;
 use crate::model::drain::Pace;
 use crate::model::event::Owner;
 use crate::model::target::Target;
@@ -54,9 +54,7 @@ impl Control {
         let (view, now) = (self.view(), self.now());
         let apps = target.slots(&view);
         if apps.is_empty() {
-            let nearest = target.nearest(&view).join(", ");
-            let what = format!("target '{target}' does not exist");
-            return Err(Refused { kind: RefusedKind::NotFound, what, remedy: format!("nearest: {nearest}") });
+            return Err(Refused::no_target(target, &view));
         }
         let chosen = |app: &App, slots: &[u32]| match idle {
             None => slots.iter().filter_map(|slot| app.backend(*slot)).map(|b| b.live.counts.live() as usize).sum(),

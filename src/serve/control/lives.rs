@@ -1,7 +1,7 @@
 //! The operator's word that backends have begun another life: their sessions are lost.
 
 use super::Control;
-use crate::model::change::{Refused, RefusedKind};
+use crate::model::change::Refused;
 use crate::model::event::Owner;
 use crate::model::incarnation::Proof;
 use crate::model::target::Target;
@@ -17,9 +17,7 @@ impl Control {
         let (view, now) = (self.view(), self.now());
         let apps = target.slots(&view);
         if apps.is_empty() {
-            let nearest = target.nearest(&view).join(", ");
-            let what = format!("target '{target}' does not exist");
-            return Err(Refused { kind: RefusedKind::NotFound, what, remedy: format!("nearest: {nearest}") });
+            return Err(Refused::no_target(target, &view));
         }
         let mut lost = 0;
         for (app, slots) in &apps {

@@ -113,10 +113,9 @@ impl Gateway {
         exchange.claim = None;
         exchange.stay = None;
         exchange.mapped = None;
-        if let Some(app) = exchange.app.as_ref().and_then(|app| self.control.view().app(&app.name).cloned()) {
-            exchange.decided_at = self.control.now();
-            exchange.facts = Some(read_facts(&app, session, exchange.decided_at));
-            exchange.app = Some(app);
+        if let Some(app) = exchange.app.clone() {
+            // Of an app that is gone, what was known of it still serves this exchange.
+            self.look_again(session, exchange, &app);
         }
         self.claim(session, exchange).await
     }
