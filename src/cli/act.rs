@@ -115,7 +115,7 @@ impl Operator {
                 let words = |done: &api::Upgraded| format!("process {} serves; the one before finishes what it has", done.pid);
                 self.change("/api/v1/upgrade", &json!({}), words).await
             }
-            Command::Run { .. } | Command::Check(_) | Command::Demo { .. } => {
+            Command::Run { .. } | Command::Check(_) | Command::Demo { .. } | Command::Completions { .. } | Command::Man { .. } => {
                 Err(Failure::usage("this command talks to no running process"))
             }
         }

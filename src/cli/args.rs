@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::config::scalar::parse_duration;
 
@@ -251,6 +252,19 @@ pub enum Command {
     },
     /// Replace the running program without losing a connection
     Upgrade,
+    /// Print the completions of a shell: source <(tidegate completions bash)
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page: tidegate man promote | man -l -
+    Man {
+        /// Of this command; without it, of the whole program
+        command: Option<String>,
+        /// Write all pages into this directory instead
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        directory: Option<PathBuf>,
+    },
 }
 
 /// A configuration file.
@@ -345,6 +359,10 @@ mod tests {
             "events --follow",
             "reload --dry-run --force",
             "upgrade",
+            "completions zsh",
+            "man",
+            "man promote",
+            "man --directory d",
             "--admin http://a:1,unix:/run/x.sock --token-file t status",
             "status --admin http://a:1",
         ] {
@@ -369,6 +387,8 @@ mod tests {
             "explain shop --header nonsense",
             "evict shop/v41 --idle soon",
             "destroy",
+            "completions csh",
+            "man promote --directory d",
         ] {
             let words = ["tidegate"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
