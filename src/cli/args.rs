@@ -39,6 +39,20 @@ pub struct Ask {
     /// Print one JSON document on standard output; words go to standard error
     #[arg(long, global = true)]
     pub json: bool,
+    /// Colours: auto, always or never; auto means on a terminal, unless NO_COLOR is set or it is a dumb one
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true, value_enum)]
+    pub color: When,
+}
+
+/// When to use colours: `auto`, `always` or `never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// Where they are seen
+    Auto,
+    /// In files and pipes too
+    Always,
+    /// Nowhere
+    Never,
 }
 
 /// What a deadline does with the sessions that are left.
@@ -340,6 +354,7 @@ mod tests {
             "demo --keep",
             "status",
             "status shop --json --watch",
+            "status --color always",
             "stage shop v43 --backend c1=127.0.0.1:9181 --backend c2=127.0.0.1:9182",
             "promote shop v42 --from v41 --wait --timeout 2h --then evict --force",
             "rollback shop --to v41 --from v42 --then evict --wait",

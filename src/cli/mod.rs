@@ -13,7 +13,7 @@ mod everywhere;
 mod man;
 mod merge;
 mod process;
-mod screen;
+pub(crate) mod screen;
 #[cfg(test)]
 mod tests;
 pub mod wait;
@@ -97,7 +97,7 @@ pub fn main() -> ExitCode {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime
                 .map_err(|error| Failure::error(format!("no runtime: {error}")))
-                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command, Box::new(std::io::stdout()))))
+                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command, act::Out::standard(cli.ask.color))))
         }
     };
     match done {

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::process::{Scratch, require_file};
-use crate::tidegate::binary;
+use crate::process::{Scratch, require_file, wait_for};
+use crate::scenarios::user_on;
+use crate::shop::{Shop, backend};
+use crate::tidegate::{SOON, binary};
 
 /// What the program writes to standard output.
 fn written_by(arguments: &[&str]) -> String {
@@ -87,7 +89,8 @@ fn every_command_has_a_manual_page_that_a_formatter_accepts() {
     expected.push("tidegate.1".to_owned());
     let mut pages: Vec<String> =
         fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    (expected.sort(), pages.sort());
+    expected.sort();
+    pages.sort();
     assert_eq!(pages, expected);
     for page in pages {
         let said = Command::new("/usr/bin/groff").args(["-man", "-ww", "-z"]).arg(scratch.path().join(&page)).output().expect("groff runs");
@@ -132,4 +135,53 @@ fn a_page_of_no_command_is_wrong_usage() {
     let output = Command::new(binary()).args(["man", "destroy"]).output().expect("the binary runs");
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no command 'destroy'"));
+}
+
+#[test]
+fn a_terminal_gets_colours_and_blocks_and_everything_else_plain_words() {
+    require_file("/usr/bin/script", "bsdutils");
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    let shop = Shop::new("cookie").session("idle_timeout: 30m").session("confirm_within: 1s");
+    let tidegate = shop.release("v1", &[&a1]).release("v2", &[&b1]).start();
+    let user = user_on(&tidegate, "a1");
+    tidegate.cli(&["promote", "shop", "v2"]).expect_code(0);
+    tidegate.wait_for_sessions("shop", "v1", 1, 0);
+
+    let piped = tidegate.cli(&["status"]).expect_code(0).stdout;
+    assert!(piped.is_ascii() && !piped.contains('\x1b') && piped.contains("[--------------------]   0%  1 of 1 left"), "{piped}");
+    let forced = tidegate.cli(&["status", "--color", "always"]).expect_code(0).stdout;
+    assert!(forced.contains("\x1b[32mup\x1b[0m") && forced.contains("\x1b[33mdraining\x1b[0m") && !forced.contains('░'), "{forced:?}");
+    assert_eq!(without_codes(&forced), piped, "colours add nothing else");
+
+    let shown = |name: &str, arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = tidegate.cli_on_terminal_in(name, 200, arguments, environment);
+        assert_eq!(command.wait(SOON).code(), Some(0), "{}", command.log_tail());
+        tidegate.read(&format!("{name}.log"))
+    };
+    let check = |name: &str, arguments: &[&str], environment: &[(&str, &str)], colours: bool, blocks: bool| {
+        let shown = shown(name, arguments, environment);
+        assert_eq!((shown.contains("\x1b[32mup"), shown.contains("░░░░")), (colours, blocks), "{name}: {shown:?}");
+        let lines = |text: &str| text.replace('\r', "").lines().filter(|line| !line.contains('%')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(&without_codes(&shown)), lines(&piped), "{name}: the same words in the same columns");
+    };
+    check("coloured", &["status"], &[("LANG", "C.UTF-8")], true, true);
+    check("ascii", &["status"], &[("LANG", "C")], true, false);
+    check("no-color", &["status"], &[("LANG", "C.UTF-8"), ("NO_COLOR", "1")], false, true);
+    check("dumb", &["status"], &[("LANG", "C.UTF-8"), ("TERM", "dumb")], false, false);
+    check("never", &["status", "--color", "never"], &[("LANG", "C.UTF-8")], false, true);
+
+    // A dumb terminal is watched like a file: nothing on it can be gone over again.
+    let watching = tidegate.cli_on_terminal_in("dumb-watch", 200, &["status", "--watch"], &[("TERM", "dumb")]);
+    wait_for("a first look", SOON, || tidegate.read("dumb-watch.log").contains("1 of 1 left"));
+    assert!(!tidegate.read("dumb-watch.log").contains('\x1b'));
+    drop((watching, user));
+}
+
+/// What is left when a terminal has obeyed.
+fn without_codes(text: &str) -> String {
+    let mut plain = String::new();
+    for (number, piece) in text.split('\x1b').enumerate() {
+        plain.push_str(if number == 0 { piece } else { piece.split_once('m').expect("a colour").1 });
+    }
+    plain
 }
