@@ -64,7 +64,7 @@ fn curve(name: &str, app: &api::AppStatus, drains: &[api::DrainStatus], samples:
         base = next;
     }
     let marks = drains.iter().filter(|drain| drain.target.split('/').next() == Some(name)).map(|drain| drain.started.as_str());
-    let marks: Vec<f64> = marks.filter(|at| *at >= rfc3339(begin).as_str()).filter_map(|at| place(at, &times)).map(x).collect();
+    let marks: Vec<f64> = marks.filter(|at| *at >= rfc3339(begin.max(first)).as_str()).filter_map(|at| place(at, &times)).map(x).collect();
     html! {
         svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img" aria-labelledby=(format!("{id}-title {id}-desc")) {
             title id=(format!("{id}-title")) { "Live sessions of " (name) " by release, last " (span(window)) }

@@ -76,6 +76,7 @@ fn shell(standing: &Markup, content: &Markup) -> Markup {
                 link rel="stylesheet" href="/page.css";
                 // Not deferred: it chooses between dark and light before anything is painted.
                 script src="/page.js" {}
+                script src="/orders.js" defer {}
             }
             body {
                 a.skip href="#page" { "Skip to the state" }

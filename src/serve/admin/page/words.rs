@@ -108,12 +108,13 @@ pub(super) fn problems(name: &str, app: &api::AppStatus, facts: &Facts) -> Vec<S
     if open().all(|(_, release)| serving(release) == 0) {
         told.push(format!("{name}: no backend takes new sessions"));
     }
-    for (state, what) in [("down", "down"), ("stalled", "stalled: it accepts connections and does not answer")] {
+    for (state, what) in [("down", "down"), ("stalled", "stalled, which is to accept connections and not to answer")] {
         for (release, status) in releases().filter(|(_, release)| !matches!(release.state.as_str(), "drained" | "stopped")) {
             let those: Vec<&str> = status.backends.iter().filter(|(_, backend)| backend.health == state).map(|(name, _)| name).collect();
             let verb = if those.len() == 1 { "is" } else { "are" };
             if !those.is_empty() {
-                told.push(format!("{name}/{release}: {} of {}, {}, {verb} {what}", those.len(), status.backends.0.len(), listed(&those)));
+                let all = many(status.backends.0.len() as u64, "backend");
+                told.push(format!("{name}/{release}: {} {verb} {what} ({} of {all})", listed(&those), those.len()));
             }
         }
     }

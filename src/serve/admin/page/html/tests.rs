@@ -142,7 +142,7 @@ fn whatever_is_wrong_is_said_at_the_top() {
         assert_eq!(told, expected);
     };
     check(|_| {}, &[]);
-    check(|s| release(s, "v41").backends.0[0].1.health = "down".to_owned(), &["shop/v41: 1 of 1, a1, is down"]);
+    check(|s| release(s, "v41").backends.0[0].1.health = "down".to_owned(), &["shop/v41: a1 is down (1 of 1 backend)"]);
     let none = |s: &mut api::Status| release(s, "v42").backends.0[0].1.admission = "known_sessions".to_owned();
     check(none, &["shop: no backend takes new sessions"]);
     check(|s| s.drains[0].ended.lost = 2, &["shop/v41: 2 sessions were lost during drain d7"]);
@@ -188,8 +188,8 @@ fn the_form_for_signing_in_knows_nothing() {
 fn nothing_is_inline() {
     for html in [page(&facts(|_| {})), sign_in()] {
         assert!(!html.contains(" style=") && !html.contains(" onclick=") && !html.contains("<style"), "{html}");
-        assert_eq!(html.matches("<script").count(), 1);
-        assert!(html.contains("<script src=\"/page.js\"></script>"));
+        assert_eq!(html.matches("<script").count(), 2);
+        assert!(html.contains("<script src=\"/page.js\"></script><script src=\"/orders.js\" defer></script>"));
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing is fetched from elsewhere");
     }
 }
