@@ -66,12 +66,11 @@
   async function refusalOf(value) {
     let response;
     try {
-      response = await fetch("/", { method: "HEAD", headers: bearer(value), cache: "no-store" });
-      if (response.ok) return null;
       response = await fetch("/", { headers: bearer(value), cache: "no-store" });
     } catch {
       return "tidegate does not answer; try again.";
     }
+    if (response.ok) return null;
     const answer = await response.json().catch(() => ({}));
     return response.status === 401 ? "This token is wrong. Use the one in admin.token_file." : `${answer.error ?? response.status}; ${answer.remedy ?? ""}`;
   }
@@ -104,8 +103,16 @@
     for (const [key, markup] of Object.entries(blocks)) {
       const node = nodes.b.get(key);
       // Escaped by the templates that made it, as the page itself is.
-      if (node && shown.get(node) !== markup) { node.innerHTML = markup; shown.set(node, markup); }
+      if (!node || shown.get(node) === markup) continue;
+      const unfolded = [...node.querySelectorAll("details[open][id]")].map((one) => one.id);
+      node.innerHTML = markup;
+      shown.set(node, markup);
+      unfold(unfolded);
     }
+  }
+
+  function unfold(ids) {
+    for (const id of ids) { const node = document.getElementById(id); if (node) node.open = true; }
   }
 
   function announce(blocks) {
@@ -131,7 +138,7 @@
     const place = focus?.closest("article, section")?.querySelector("h3[id], h2[id]")?.id;
     main.replaceChildren(...other.childNodes);
     main.dataset.structure = other.dataset.structure;
-    for (const id of unfolded) { const node = document.getElementById(id); if (node) node.open = true; }
+    unfold(unfolded);
     main.querySelectorAll(".scrolls").forEach((node, index) => { node.scrollTop = scrolled[index] ?? 0; });
     if (focus) {
       const target = (same && $(same)) || (place && document.getElementById(place)) || main;

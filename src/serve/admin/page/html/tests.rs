@@ -155,6 +155,29 @@ fn whatever_is_wrong_is_said_at_the_top() {
 }
 
 #[test]
+fn what_is_worst_is_seen_first_and_the_rest_is_folded() {
+    let told = |apps: usize| {
+        let (_, cells) = skeleton(&facts(|s| {
+            release(s, "v41").backends.0[0].1.health = "down".to_owned();
+            let one = s.apps.0[0].1.clone();
+            s.apps.0.extend((1..apps).map(|n| (format!("app{n}"), one.clone())));
+            s.apps.0.last_mut().unwrap().1.releases.0.remove(1);
+            for drain in &mut s.drains {
+                drain.ended.lost = 1;
+            }
+        }));
+        cells.blocks["problems"].clone()
+    };
+    let few = told(4);
+    assert!(
+        few.starts_with("<ul aria-label=\"What is wrong\"><li>app3: no backend takes new sessions</li><li>shop/v41: 1 session was lost"),
+        "{few}"
+    );
+    assert!(!few.contains("<details"), "{few}");
+    assert!(told(20).contains("<summary>16 more</summary>"), "{}", told(20));
+}
+
+#[test]
 fn many_backends_are_folded_into_a_line() {
     let page = page(&facts(|s| {
         let backends = &mut release(s, "v42").backends.0;
