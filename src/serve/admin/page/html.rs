@@ -126,7 +126,7 @@ fn body(canvas: &Canvas, facts: &Facts) -> Markup {
         (canvas.block("differs", "", differs(&status.differs)))
         section.log aria-labelledby="log" {
             h2 #log { "Event log" }
-            div.scrolls tabindex="0" role="region" aria-labelledby="log" { (canvas.block("events", "", events(facts))) }
+            div.scrolls tabindex="0" role="group" aria-label="Newest first" { (canvas.block("events", "", events(facts))) }
         }
         footer { p { "Times are UTC. In a terminal: " code { "tidegate status --watch" } ". Documents: " a href="/api/v1/status" { "status" } ", " a href="/api/v1/export" { "configuration" } ", " a href="/metrics" { "metrics" } "." } }
     }
