@@ -34,6 +34,7 @@ mod lives;
 mod manual;
 mod origin;
 mod outside;
+mod page;
 mod path_mapping;
 mod process;
 mod relay;
