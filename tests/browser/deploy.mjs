@@ -84,6 +84,11 @@ await inChromium(async (context) => {
   same(await bar.evaluate((node) => node.value), 0.5, "the bar when half of them have left");
   await ask("come", { count: 4 });
   await until("the new wave comes in", async () => Number(await text(cell("shop/v2.live"))) >= 4);
+  await until("the curve shows both releases", async () => {
+    const drawn = await page.locator('[data-b="shop.curve"]').textContent();
+    return drawn.includes("v1") && drawn.includes("v2");
+  });
+  check(/promoted/.test(await text(page.locator('[data-b="events"]'))), "the event log tells of the promotion");
   await accessibleInBothThemes(page, "during the drain");
   await pictures("draining");
   for (const width of [360, 768, 1280]) await fits(page, width);

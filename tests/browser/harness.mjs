@@ -91,13 +91,13 @@ export async function inChromium(story, options = {}) {
 export async function openPage(context) {
   const page = await context.newPage();
   const faults = [];
-  const origin = new URL(given.url).origin;
+  const own = [given.url, given.remote?.url ?? given.url].map((url) => new URL(url).origin + "/");
   page.on("pageerror", (error) => faults.push(`thrown: ${error.message}`));
   page.on("console", (message) => {
     if (message.type() === "error" || message.type() === "warning") faults.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(origin + "/") && !request.url().startsWith("data:")) faults.push(`foreign: ${request.url()}`);
+    if (!own.some((origin) => request.url().startsWith(origin)) && !request.url().startsWith("data:")) faults.push(`foreign: ${request.url()}`);
   });
   await page.exposeFunction("tidegateTestViolation", (what) => faults.push(`policy: ${what}`));
   await page.addInitScript(() => {

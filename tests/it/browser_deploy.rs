@@ -115,14 +115,19 @@ fn the_page_is_read_without_javascript_used_without_a_mouse_and_keeps_strangers_
     let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
     let shop = Shop::new("cookie").release("v1", &[&a1]).release("v2", &[&b1]);
     let tidegate = shop.start();
+    let yaml = shop.yaml();
     let user = user_on(&tidegate, "a1");
+    // Others can reach this one, so reading takes the token, too.
+    let remote = shop.process("admin: {address: \"0.0.0.0:@admin_port\", token_file: @folder/token}").start();
     // Whatever connects there was let through.
     let foreign = TcpListener::bind("127.0.0.1:0").expect("a port");
     foreign.set_nonblocking(true).expect("a socket");
     let address = format!("http://{}", foreign.local_addr().expect("a port"));
-    chromium::drive("reading", given(&tidegate, json!({ "foreign": address, "markup": MARKUP })), |asked, _| match asked {
+    let far = json!({ "url": format!("{}/", remote.admin_url()), "token": remote.read("token").trim() });
+    let arguments = given(&tidegate, json!({ "foreign": address, "markup": MARKUP, "remote": far }));
+    chromium::drive("reading", arguments, |asked, _| match asked {
         "break the file" => {
-            tidegate.write_config(&format!("{}\n    \"{MARKUP}\": 1\n", shop.yaml()));
+            tidegate.write_config(&format!("{yaml}\n    \"{MARKUP}\": 1\n"));
             tidegate.cli(&["reload"]).expect_code(1);
             json!(true)
         }
