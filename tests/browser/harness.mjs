@@ -135,13 +135,28 @@ export async function fits(page, width) {
       const { fontSize, paddingTop, paddingBottom } = getComputedStyle(button);
       return button.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom) > 3.4 * parseFloat(fontSize);
     });
+    // Within a row, what lies on something else hides it.
+    const covered = [];
+    for (const row of document.querySelectorAll("main tr, main header, main dl")) {
+      const parts = [...row.querySelectorAll("[data-k], button, .address, h3")].map((part) => [part, part.getBoundingClientRect()]);
+      const seen = parts.filter(([, box]) => box.width > 0 && box.height > 0);
+      for (const [index, [part, box]] of seen.entries()) {
+        const over = seen.slice(index + 1).find(([other, { left, right, top, bottom }]) => {
+          const [wide, high] = [Math.min(right, box.right) - Math.max(left, box.left), Math.min(bottom, box.bottom) - Math.max(top, box.top)];
+          return !part.contains(other) && wide > 1 && high > 1;
+        });
+        if (over) covered.push(`${part.dataset.k ?? part.textContent} by ${over[0].dataset.k ?? over[0].textContent}`);
+      }
+    }
     return {
+      covered: covered.slice(0, 5),
       broken: broken.slice(0, 5).map((button) => button.getAttribute("aria-label") ?? button.textContent),
       scrolls: root.scrollWidth - root.clientWidth,
       wide: wide.slice(0, 5).map((element) => `${element.tagName}.${element.className}: ${element.textContent.trim().slice(0, 40)}`),
     };
   });
   check(found.broken.length === 0, `at ${width} px the words of buttons are broken into pieces: ${found.broken.join("; ")}`);
+  check(found.covered.length === 0, `at ${width} px something lies on something else: ${found.covered.join("; ")}`);
   check(found.scrolls <= 0, `at ${width} px the page scrolls sideways by ${found.scrolls} px: ${found.wide.join("; ")}`);
 }
 
