@@ -33,6 +33,7 @@ mod manual;
 mod origin;
 mod outside;
 mod path_mapping;
+mod pipeline;
 mod process;
 mod relay;
 mod reload;
