@@ -32,6 +32,7 @@ mod lives;
 mod manual;
 mod origin;
 mod outside;
+mod packages;
 mod path_mapping;
 mod pipeline;
 mod process;
