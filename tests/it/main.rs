@@ -16,6 +16,7 @@ mod count_probe;
 mod deadline;
 mod deploy_tomcat;
 mod drain_tomcat;
+mod examples;
 mod exchange;
 mod failover;
 mod failover_judged;
