@@ -9,6 +9,8 @@
 
 mod adoption;
 mod apache;
+mod browser_deploy;
+mod chromium;
 mod client;
 mod closing_tunnels;
 mod cookies;
@@ -41,6 +43,7 @@ mod relay;
 mod reload;
 mod replay;
 mod rolling_restart;
+mod same_numbers;
 mod scenarios;
 mod shell;
 mod shop;

@@ -97,6 +97,7 @@ fn admin(control: &Arc<Control>) -> (Arc<Admin>, watch::Sender<bool>) {
         upgrade: Box::new(|| Err("nobody upgrades here".to_owned())),
         stop: stopped,
         paused: watch::channel(false).1,
+        sight: Sight::default(),
     };
     (Arc::new(admin), stop)
 }
