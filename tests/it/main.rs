@@ -34,6 +34,7 @@ mod origin;
 mod outside;
 mod path_mapping;
 mod process;
+mod prometheus;
 mod relay;
 mod reload;
 mod replay;
