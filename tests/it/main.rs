@@ -39,6 +39,7 @@ mod packages;
 mod path_mapping;
 mod pipeline;
 mod process;
+mod prometheus;
 mod relay;
 mod reload;
 mod replay;
