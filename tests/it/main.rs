@@ -41,6 +41,7 @@ mod reload;
 mod replay;
 mod rolling_restart;
 mod scenarios;
+mod shell;
 mod shop;
 mod speaker;
 mod state;
