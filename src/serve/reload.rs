@@ -14,7 +14,7 @@ mod process;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -95,6 +95,7 @@ impl ReloadResult {
 pub struct Reloads {
     applied: ArcSwap<AppliedFile>,
     results: [AtomicU64; ReloadResult::ALL.len()],
+    latest_failed: AtomicBool,
     listeners: OnceLock<Vec<ListenerHandle>>,
 }
 
@@ -126,7 +127,13 @@ impl Reloads {
         ReloadResult::ALL.map(|result| (result, self.results.get(result as usize).map_or(0, |count| count.load(Ordering::Relaxed))))
     }
 
+    /// Whether the latest reload was refused or failed; false before the first.
+    pub fn latest_failed(&self) -> bool {
+        self.latest_failed.load(Ordering::Relaxed)
+    }
+
     fn count(&self, result: ReloadResult) {
+        self.latest_failed.store(matches!(result, ReloadResult::Refused | ReloadResult::Failed), Ordering::Relaxed);
         if let Some(count) = self.results.get(result as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }

@@ -265,6 +265,19 @@ pub const METRICS: &[Described] = &[
         out.drains(s, |d, _| d.started.0 as f64 / 1000.0);
     }),
     metric(
+        "tidegate_drain_deadline_timestamp_seconds",
+        Kind::Gauge,
+        &["target"],
+        "By when the drain is to be empty; absent without a deadline, and once it is over.",
+        |s, out| {
+            for drain in s.drains.iter().filter(|drain| drain.state.runs()) {
+                if let Some(deadline) = drain.deadline {
+                    out.put(&[&drain.target.to_string()], deadline.0 as f64 / 1000.0);
+                }
+            }
+        },
+    ),
+    metric(
         "tidegate_drain_eta_seconds",
         Kind::Gauge,
         &["target", "quantile"],
@@ -365,6 +378,13 @@ pub const METRICS: &[Described] = &[
             out.put(&[result.as_str()], count as f64);
         }
     }),
+    metric(
+        "tidegate_config_last_reload_successful",
+        Kind::Gauge,
+        &[],
+        "0 while the latest reload was refused or failed: what runs is not what the file says.",
+        |s, out| out.put(&[], flag(!s.reload_failed)),
+    ),
     metric(
         "tidegate_config_last_reload_success_timestamp_seconds",
         Kind::Gauge,

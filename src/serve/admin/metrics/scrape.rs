@@ -36,6 +36,8 @@ pub(super) struct Scrape {
     pub(super) write_failures: u64,
     /// Reloads, by result.
     pub(super) reloads: [(ReloadResult, u64); ReloadResult::ALL.len()],
+    /// Whether the latest of them changed nothing because it could not.
+    pub(super) reload_failed: bool,
     /// When the file was applied last.
     pub(super) applied_at: Time,
     /// Of each name that a certificate is for: when the first of them ends, in seconds since 1970.
@@ -70,6 +72,7 @@ impl Scrape {
             reports: control.reports.so_far(),
             write_failures: control.write_failures.total(),
             reloads: control.reloads.results(),
+            reload_failed: control.reloads.latest_failed(),
             applied_at: control.reloads.applied().at,
             certificates,
         }
