@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+mod debian;
 mod systemd;
 
 /// A file or folder of the project.
