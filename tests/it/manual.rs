@@ -7,6 +7,7 @@ mod blocks;
 mod commands;
 mod documents;
 mod names;
+mod scripts;
 
 use std::fs;
 use std::path::Path;
