@@ -31,6 +31,7 @@ mod licences;
 mod limits;
 mod lives;
 mod manual;
+mod nginx;
 mod origin;
 mod outside;
 mod path_mapping;

@@ -5,7 +5,7 @@
 
 mod blocks;
 mod commands;
-mod documents;
+pub mod documents;
 mod names;
 mod scripts;
 

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::documents::{Block, collect, documents};
 use crate::examples;
+use crate::nginx::whole_file;
 use crate::process::{Scratch, require_file};
 use crate::tidegate::check;
 
@@ -131,9 +132,8 @@ fn the_other_programs_accept_their_own_blocks() {
         accepts(&at, command);
     }
     for Block { at, text, .. } in blocks("nginx") {
-        let text = format!("pid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n{text}}}\n");
         let mut command = Command::new("/usr/sbin/nginx");
-        command.args(["-t", "-e", "stderr", "-p", &folder, "-c"]).arg(scratch.write("nginx.conf", &text));
+        command.args(["-t", "-e", "stderr", "-p", &folder, "-c"]).arg(scratch.write("nginx.conf", &whole_file(&folder, &text)));
         accepts(&at, command);
     }
 }
