@@ -33,6 +33,7 @@ mod licences;
 mod limits;
 mod lives;
 mod manual;
+mod nginx;
 mod origin;
 mod outside;
 mod packages;

@@ -1,10 +1,12 @@
-//! Examples for those who come from HAProxy and Apache: the real ones stand before the same backends, people have sessions through
+//! Examples for those who come from HAProxy, Apache and nginx: the real ones stand before the same backends, people have sessions through
 //! them, and then tidegate takes the public address.
 
 use super::{AT_ROOT, BELOW_SHOP, Example, HOST, User, ends_when_they_leave, newcomers, wait_for_admission};
 use crate::apache::Apache;
 use crate::client::{Browser, Call};
 use crate::haproxy::HaProxy;
+use crate::manual::documents::documents;
+use crate::nginx::Nginx;
 use crate::origin::{Origin, OriginSpec};
 
 const TOMCATS: [&str; 3] = ["tomcat1", "tomcat2", "tomcat3"];
@@ -124,4 +126,57 @@ fn tidegate_takes_the_place_of_an_apache_with_routes() {
     tidegate.cli(&["maintain", "shop/v1/tomcat1"]).expect_code(0);
     tidegate.cli(&["serve", "shop/v1/tomcat1"]).expect_code(0);
     wait_for_admission(&tidegate, &["v1/tomcat1"], "everyone");
+}
+
+/// Of a user at such an address, as the proxy before both would say it.
+fn from(address: &str) -> Call {
+    Call::get("/").field("X-Forwarded-For", address)
+}
+
+#[test]
+fn an_nginx_that_hashes_addresses_is_the_first_release_and_goes_on_seeing_them() {
+    let origins = ["web1", "web2"].map(|name| Origin::start(OriginSpec::new("v1", name)));
+    let page = documents().into_iter().find(|document| document.name == "conf/COMING_FROM.md").expect("the page");
+    let block = page.blocks("nginx").pop().expect("a block of nginx");
+    // What the page says below it.
+    let real = "set_real_ip_from 127.0.0.1;\nreal_ip_header X-Forwarded-For;\nreal_ip_recursive on;\n";
+    let http = named(&ADDRESSES[..2], &origins).iter().fold(block.text, |http, (theirs, ours)| http.replace(theirs, ours));
+    let nginx = Nginx::start(&format!("{real}{http}"));
+
+    let known: Vec<(String, Browser)> = (1..=12).map(|n| (format!("10.{n}.0.1"), Browser::new(nginx.port()).with_host(HOST))).collect();
+    let mut known: Vec<(String, Browser, String)> = known
+        .into_iter()
+        .map(|(address, mut browser)| {
+            let home = browser.send_or_panic(from(&address)).expect_status(200).word("backend");
+            (address, browser, home)
+        })
+        .collect();
+    let homes: std::collections::BTreeSet<&String> = known.iter().map(|(_, _, home)| home).collect();
+    assert_eq!(homes.len(), 2, "addresses are spread");
+
+    let example = Example::of("haproxy-insert.yaml").at(&named(&ADDRESSES[..2], &origins));
+    let example = example.with("10.0.0.5:8080", &format!("127.0.0.1:{}", nginx.port()));
+    let tidegate = example.with("apps:\n", "trusted_proxies: [127.0.0.1/32]\napps:\n").start();
+    wait_for_admission(&tidegate, &["haproxy/haproxy"], "everyone");
+    tidegate.wait_for_backend("shop", "direct", "web1", "health", "up");
+    let click = |known: &mut Vec<(String, Browser, String)>, counter: u64| {
+        for (address, browser, home) in known {
+            let page = browser.send_or_panic(from(address)).expect_status(200);
+            assert_eq!((page.word("backend"), page.number("counter")), (home.clone(), counter), "{address}: the session was lost");
+        }
+    };
+    for (_, browser, _) in &mut known {
+        *browser = browser.tab_before(tidegate.port());
+    }
+    click(&mut known, 2);
+    click(&mut known, 3);
+    tidegate.wait_for_sessions("shop", "haproxy", 12, 0);
+    tidegate.cli(&["promote", "shop", "direct"]).expect_code(0);
+    click(&mut known, 4);
+    for (_, browser, _) in &mut known {
+        browser.get("/logout").expect_status(200);
+    }
+    tidegate.cli(&["wait", "shop/haproxy"]).expect_code(0);
+    drop(nginx);
+    assert_eq!(User::new(tidegate.port(), AT_ROOT).clicks, 1);
 }

@@ -8,6 +8,9 @@ use crate::tomcat::{Context, SHOP, Tomcat, TomcatSpec};
 /// By its public path: each release has a context of its own.
 const MAPPED: Pages = Pages { index: "/shop/index.jsp", logout: "/shop/logout.jsp" };
 
+/// Told before the three.
+type Story = fn(&[Tomcat]);
+
 #[test]
 fn the_examples_for_tomcat_do_what_their_comments_say() {
     let contexts = [SHOP, "/shop-v41", "/shop-v42"].map(|path| Context { path, cookies: true });
@@ -17,7 +20,7 @@ fn the_examples_for_tomcat_do_what_their_comments_say() {
         TomcatSpec::new("v2", "tomcat3").with_contexts(&contexts[..1]),
     ];
     let tomcats = Tomcat::start_all(specs);
-    let stories: [(&str, fn(&[Tomcat])); 3] =
+    let stories: [(&str, Story); 3] =
         [("tomcat.yaml", releases_by_route), ("soft-stop-by-file.yaml", a_file_stops_softly), ("two-contexts.yaml", two_contexts)];
     std::thread::scope(|scope| {
         for (file, story) in stories {
