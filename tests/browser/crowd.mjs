@@ -2,7 +2,7 @@
 //
 // Times are those of the browser itself; a busy machine is no fault of the page, so what is asserted is generous.
 
-import { accessible, ask, check, fits, given, inChromium, openPage, picture, same, say, until } from "./harness.mjs";
+import { ask, check, fits, given, inChromium, openPage, picture, same, say, until } from "./harness.mjs";
 
 await inChromium(async (context) => {
   const { page, unexpected } = await openPage(context);
@@ -43,7 +43,6 @@ await inChromium(async (context) => {
 
   await fits(page, 360);
   await page.setViewportSize({ width: 1280, height: 900 });
-  await accessible(page, "with a thousand backends");
   await page.screenshot({ path: `${given.screenshots}/crowd.png` });
   same(unexpected(), [], "what the page must never do");
 });

@@ -48,8 +48,7 @@ await inChromium(async (context) => {
   await until("the page is live", async () => (await page.locator("#connection").getAttribute("data-state")) === "live");
   await shows("shop/v1.live", "6");
   await pictures("before");
-  await fits(page, 360);
-  await page.setViewportSize({ width: 1280, height: 900 });
+  for (const width of [360, 768, 1280]) await fits(page, width);
   await accessibleInBothThemes(page, "before the deploy");
 
   // Promote: the dialog says in figures what will happen, and nothing happens without the token.
@@ -59,8 +58,7 @@ await inChromium(async (context) => {
   check((await text(page.locator("#order-says"))).includes(`${live} people are on v1; ${engaged} are active.`), `figures: ${await text(page.locator("#order-says"))}`);
   await accessibleInBothThemes(page, "asked for a confirmation");
   await pictures("confirm");
-  await fits(page, 360);
-  await page.setViewportSize({ width: 1280, height: 900 });
+  for (const width of [360, 768, 1280]) await fits(page, width);
   await page.locator("#confirm").click();
   await until("the token is asked for", () => page.locator("dialog#sign-in").evaluate((node) => node.open));
   await accessibleInBothThemes(page, "asked for the token");
@@ -86,10 +84,14 @@ await inChromium(async (context) => {
   same(await bar.evaluate((node) => node.value), 0.5, "the bar when half of them have left");
   await ask("come", { count: 4 });
   await until("the new wave comes in", async () => Number(await text(cell("shop/v2.live"))) >= 4);
+  await until("the curve shows both releases", async () => {
+    const drawn = await page.locator('[data-b="shop.curve"]').textContent();
+    return drawn.includes("v1") && drawn.includes("v2");
+  });
+  check(/promoted/.test(await text(page.locator('[data-b="events"]'))), "the event log tells of the promotion");
   await accessibleInBothThemes(page, "during the drain");
   await pictures("draining");
-  await fits(page, 360);
-  await page.setViewportSize({ width: 1280, height: 900 });
+  for (const width of [360, 768, 1280]) await fits(page, width);
 
   // Back, and forth again.
   await confirmed("rollback shop");
@@ -127,8 +129,7 @@ await inChromium(async (context) => {
   await confirmed("stop shop/v1");
   await is("v1", "stopped");
   await pictures("after");
-  await fits(page, 360);
-  await page.setViewportSize({ width: 1280, height: 900 });
+  for (const width of [360, 768, 1280]) await fits(page, width);
   await accessibleInBothThemes(page, "after the deploy");
 
   // The process ends under the open page, and another one begins; then it is replaced.

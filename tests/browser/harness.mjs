@@ -29,9 +29,9 @@ export async function ask(what, values = {}) {
   return JSON.parse(value);
 }
 
-/** For the log of the test. */
+/** For the log of the test, with the seconds since the script began. */
 export function say(...words) {
-  process.stderr.write(words.join(" ") + "\n");
+  process.stderr.write(`${(performance.now() / 1000).toFixed(1)} s: ${words.join(" ")}\n`);
 }
 
 export function check(truth, what) {
@@ -91,13 +91,13 @@ export async function inChromium(story, options = {}) {
 export async function openPage(context) {
   const page = await context.newPage();
   const faults = [];
-  const origin = new URL(given.url).origin;
+  const own = [given.url, given.remote?.url ?? given.url].map((url) => new URL(url).origin + "/");
   page.on("pageerror", (error) => faults.push(`thrown: ${error.message}`));
   page.on("console", (message) => {
     if (message.type() === "error" || message.type() === "warning") faults.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(origin + "/") && !request.url().startsWith("data:")) faults.push(`foreign: ${request.url()}`);
+    if (!own.some((origin) => request.url().startsWith(origin)) && !request.url().startsWith("data:")) faults.push(`foreign: ${request.url()}`);
   });
   await page.exposeFunction("tidegateTestViolation", (what) => faults.push(`policy: ${what}`));
   await page.addInitScript(() => {
@@ -130,11 +130,18 @@ export async function fits(page, width) {
       }
       return true;
     });
+    // A label that a narrow column breaks into letters.
+    const broken = [...document.querySelectorAll("button")].filter((button) => {
+      const { fontSize, paddingTop, paddingBottom } = getComputedStyle(button);
+      return button.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom) > 3.4 * parseFloat(fontSize);
+    });
     return {
+      broken: broken.slice(0, 5).map((button) => button.getAttribute("aria-label") ?? button.textContent),
       scrolls: root.scrollWidth - root.clientWidth,
       wide: wide.slice(0, 5).map((element) => `${element.tagName}.${element.className}: ${element.textContent.trim().slice(0, 40)}`),
     };
   });
+  check(found.broken.length === 0, `at ${width} px the words of buttons are broken into pieces: ${found.broken.join("; ")}`);
   check(found.scrolls <= 0, `at ${width} px the page scrolls sideways by ${found.scrolls} px: ${found.wide.join("; ")}`);
 }
 

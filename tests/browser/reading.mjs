@@ -1,6 +1,6 @@
 // The page for those who only read, who have no mouse, or mean harm.
 
-import { ask, check, given, inChromium, openPage, picture, same, until } from "./harness.mjs";
+import { accessibleInBothThemes, ask, check, fits, given, inChromium, openPage, picture, same, until } from "./harness.mjs";
 
 const live = (page) => until("the page is live", async () => (await page.locator("#connection").getAttribute("data-state")) === "live");
 
@@ -63,4 +63,27 @@ await inChromium(async (context) => {
   );
   same(await page.evaluate(() => window.injected ?? null), null, "a script that was put into the page");
   same(await ask("foreign requests"), [], "requests to a foreign host");
+});
+
+// Where others can reach the admin address, nothing is told without the token.
+await inChromium(async (context) => {
+  const { page, unexpected } = await openPage(context);
+  await page.goto(given.remote.url);
+  const told = () => page.locator('[data-k="shop/v1.live"]').count();
+  same(await told(), 0, "figures before signing in");
+  check(!(await page.content()).includes("shop"), "not even names are told");
+  await accessibleInBothThemes(page, "signing in");
+  await fits(page, 360);
+  await picture(page, "sign-in-360-light");
+  await page.keyboard.type("wrong-wrong-wrong-wrong-wrong-wrong");
+  await page.keyboard.press("Enter");
+  await until("a wrong token is refused", async () => /wrong/.test(await page.locator("#token-refusal").textContent()));
+  same(await told(), 0, "figures after a wrong token");
+  await page.locator("#token").fill(given.remote.token);
+  await page.keyboard.press("Enter");
+  await live(page);
+  same(await told(), 1, "figures with the token");
+  await page.locator("#forget").click();
+  await until("they are gone with the token", async () => (await told()) === 0);
+  same(unexpected([/console: Failed to load resource: the server responded with a status of 401/]), [], "what the page must never do");
 });

@@ -90,7 +90,7 @@ fn tools() -> &'static Path {
         }
         let (wanted, place) = (root().join("tests/browser"), root().join("target/tools/browser"));
         let same = |file: &&str| fs::read(wanted.join(file)).is_ok_and(|text| fs::read(place.join(file)).is_ok_and(|there| there == text));
-        if !INSTALLED.iter().all(|file| same(file)) {
+        if !INSTALLED.iter().all(same) {
             install(&wanted, &place);
         }
         place

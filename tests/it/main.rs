@@ -37,6 +37,7 @@ mod nginx;
 mod origin;
 mod outside;
 mod packages;
+mod page;
 mod path_mapping;
 mod pipeline;
 mod process;

@@ -142,7 +142,7 @@ impl Access {
             same_origin(headers)?;
         }
         // What the page is made of tells nothing, and a browser asks for it without the token.
-        if reads && matches!(uri.path(), "/page.css" | "/page.js" | "/favicon.svg") {
+        if reads && matches!(uri.path(), "/page.css" | "/page.js" | "/orders.js" | "/favicon.svg") {
             return Ok(Reader::Stranger);
         }
         // A token that is shown to the page is looked at wherever it comes from: so the page tells whether it is right.
@@ -302,7 +302,7 @@ mod tests {
                     check(address, &format!("GET {path}"), authorization, reading);
                     check(address, &format!("HEAD {path}"), authorization, reading);
                 }
-                for path in ["/healthz", "/readyz", "/page.css", "/page.js", "/favicon.svg"] {
+                for path in ["/healthz", "/readyz", "/page.css", "/page.js", "/orders.js", "/favicon.svg"] {
                     check(address, &format!("GET {path}"), authorization, 200);
                 }
                 // Without a token the page asks for it; a wrong one it is told of.

@@ -158,6 +158,7 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
         .route("/live", get(page::live))
         .route("/page.css", get(page::style))
         .route("/page.js", get(page::script))
+        .route("/orders.js", get(page::orders))
         .route("/favicon.svg", get(page::icon))
         .route("/healthz", get(tell::healthz))
         .route("/readyz", get(tell::readyz))

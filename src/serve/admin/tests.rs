@@ -1,5 +1,6 @@
 //! The admin port as its users meet it: real sockets, a real `Control`, no proxy.
 
+mod page;
 mod strangers;
 
 use std::net::SocketAddr;

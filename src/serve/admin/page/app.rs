@@ -23,7 +23,7 @@ pub(super) fn section(canvas: &Canvas, name: &str, app: &api::AppStatus, facts: 
                 h2 #(format!("{id}-name")) tabindex="-1" { (name) }
                 @if let Some(to) = &extra.rollback_to {
                     div.orders {
-                        button type="button" data-order=(format!("rollback {name}")) data-to=(to) aria-label=(format!("Roll back {name} to {to}")) { "Roll back to " (to) }
+                        button type="button" data-order=(format!("rollback {name}")) data-to=(to) aria-label=(format!("Roll back to {to}: {name}")) { "Roll back to " (to) }
                     }
                 }
             }
@@ -43,6 +43,13 @@ fn release_card(canvas: &Canvas, app: &str, of: &api::AppStatus, name: &str, rel
     let sessions = release.sessions;
     let in_flight: u64 = release.backends.iter().map(|(_, backend)| backend.in_flight).sum();
     let count = release.backends.0.len();
+    let counts = [
+        ("live", "live", "sessions whose user has come back at least once", sessions.live),
+        ("engaged", "engaged", "of them: somebody clicked of late", sessions.engaged),
+        ("kept_alive", "kept alive", "of them: silent, or touched by a background request only", sessions.kept_alive),
+        ("unconfirmed", "unconfirmed", "newborn: a user, or a crawler that will never come back", sessions.unconfirmed),
+        ("in_flight", "in flight", "requests under way", in_flight),
+    ];
     html! {
         article.release #(id) aria-labelledby=(format!("{id}-name")) data-state=(release.state) {
             header.title {
@@ -51,11 +58,9 @@ fn release_card(canvas: &Canvas, app: &str, of: &api::AppStatus, name: &str, rel
                 (release_orders(&target, of, name, release))
             }
             dl.counts {
-                div.live { dt { "live" } dd { (canvas.text(&key("live"), sessions.live)) } }
-                div { dt { "engaged" } dd { (canvas.text(&key("engaged"), sessions.engaged)) } }
-                div { dt { "kept alive" } dd { (canvas.text(&key("kept_alive"), sessions.kept_alive)) } }
-                div { dt { "unconfirmed" } dd { (canvas.text(&key("unconfirmed"), sessions.unconfirmed)) } }
-                div { dt { "in flight" } dd { (canvas.text(&key("in_flight"), in_flight)) } }
+                @for (field, name, title, figure) in counts {
+                    div class=(field) { dt { abbr title=(title) { (name) } } dd { (canvas.text(&key(field), figure)) } }
+                }
             }
             @if count < FOLDED_FROM {
                 (backends(canvas, &target, release))

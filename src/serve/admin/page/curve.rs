@@ -23,8 +23,8 @@ const HEIGHT: f64 = 150.0;
 const POINTS: usize = 150;
 /// Longer silence between two samples is a gap.
 const GAP: Duration = Duration::from_secs(3 * EVERY.as_secs());
-/// Spans of the time axis, in seconds: the shortest one that holds all samples is taken.
-const WINDOWS: [u64; 5] = [120, 600, 1200, 1800, 3600];
+/// Shortest and longest time axis, in seconds; in between it holds all samples, in whole minutes.
+const WINDOW: [u64; 2] = [120, 3600];
 /// Releases with a colour of their own; older ones share the last.
 const RANKS: usize = 5;
 
@@ -44,7 +44,8 @@ fn curve(name: &str, app: &api::AppStatus, drains: &[api::DrainStatus], samples:
         return html! { p.quiet { "The curve of sessions begins in a few seconds." } };
     };
     let age = last.since(first).as_secs();
-    let window = WINDOWS.into_iter().find(|window| age <= *window).unwrap_or(3600);
+    let [shortest, longest] = WINDOW;
+    let window = (age.div_ceil(60) * 60).clamp(shortest, longest);
     let samples = thinned(samples);
     let series = series(name, app, &samples);
     let newborn: Vec<u64> = samples.iter().map(|s| s.points.iter().filter(|p| *p.app == *name).map(|p| p.unconfirmed).sum()).collect();
@@ -64,7 +65,7 @@ fn curve(name: &str, app: &api::AppStatus, drains: &[api::DrainStatus], samples:
         base = next;
     }
     let marks = drains.iter().filter(|drain| drain.target.split('/').next() == Some(name)).map(|drain| drain.started.as_str());
-    let marks: Vec<f64> = marks.filter(|at| *at >= rfc3339(begin).as_str()).filter_map(|at| place(at, &times)).map(x).collect();
+    let marks: Vec<f64> = marks.filter(|at| *at >= rfc3339(begin.max(first)).as_str()).filter_map(|at| place(at, &times)).map(x).collect();
     html! {
         svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img" aria-labelledby=(format!("{id}-title {id}-desc")) {
             title id=(format!("{id}-title")) { "Live sessions of " (name) " by release, last " (span(window)) }

@@ -32,8 +32,8 @@ fn card(canvas: &Canvas, drain: &api::DrainStatus, facts: &Facts) -> Markup {
                 (canvas.word(&key("state"), &drain.state))
                 div.orders { button type="button" data-order=(format!("cancel {id}")) aria-label=(format!("Cancel drain {id} of {}", drain.target)) { "Cancel" } }
             }
-            div.state {
             (canvas.bar(&key("progress"), drain.progress, &format!("Share of {} that has left", drain.target)))
+            div.state {
             p.tally {
                 b.big { (canvas.text(&key("remaining"), drain.remaining)) } " of " (canvas.text(&key("initial"), drain.initial)) " left"
                 span.percent { (canvas.text(&key("percent"), format!("{} %", (drain.progress.clamp(0.0, 1.0) * 100.0).floor()))) }

@@ -24,6 +24,9 @@ const MARK: &str = concat!(
     "<path class=\"wave new\" d=\"M16 20q3.25-4 6.5 0t6.5 0\"/></svg>"
 );
 
+/// Problems that are seen at once; a machine that is gone takes a hundred backends with it.
+const PROBLEMS_SHOWN: usize = 6;
+
 /// The whole page.
 pub(super) fn page(facts: &Facts) -> String {
     let (structure, _) = skeleton(facts);
@@ -76,6 +79,7 @@ fn shell(standing: &Markup, content: &Markup) -> Markup {
                 link rel="stylesheet" href="/page.css";
                 // Not deferred: it chooses between dark and light before anything is painted.
                 script src="/page.js" {}
+                script src="/orders.js" defer {}
             }
             body {
                 a.skip href="#page" { "Skip to the state" }
@@ -122,7 +126,7 @@ fn body(canvas: &Canvas, facts: &Facts) -> Markup {
         (canvas.block("differs", "", differs(&status.differs)))
         section.log aria-labelledby="log" {
             h2 #log { "Event log" }
-            div.scrolls tabindex="0" role="region" aria-labelledby="log" { (canvas.block("events", "", events(facts))) }
+            div.scrolls tabindex="0" role="group" aria-label="Newest first" { (canvas.block("events", "", events(facts))) }
         }
         footer { p { "Times are UTC. In a terminal: " code { "tidegate status --watch" } ". Documents: " a href="/api/v1/status" { "status" } ", " a href="/api/v1/export" { "configuration" } ", " a href="/metrics" { "metrics" } "." } }
     }
@@ -151,15 +155,24 @@ fn glance(canvas: &Canvas, facts: &Facts) -> Markup {
     }
 }
 
-/// Everything that is wrong, in one place.
+/// Everything that is wrong, in one place, the worst first.
 fn problems(facts: &Facts) -> Markup {
-    let apps = facts.status.apps.iter().flat_map(|(name, app)| words::problems(name, app, facts));
-    let drains = facts.drains(true).flat_map(words::drain_problems);
+    let apps = || facts.status.apps.iter();
+    let outages = apps().filter_map(|(name, app)| words::outage(name, app));
     let reload = facts.reload_fault.iter().map(|(at, why)| format!("The reload of {} changed nothing: {why}", words::clock(at, facts.now)));
-    let all: Vec<String> = apps.chain(drains).chain(reload).collect();
+    let drains = facts.drains(true).flat_map(words::drain_problems);
+    let others = apps().flat_map(|(name, app)| words::problems(name, app, facts));
+    let all: Vec<String> = outages.chain(reload).chain(drains).chain(others).collect();
+    let (shown, rest) = all.split_at(all.len().min(PROBLEMS_SHOWN));
     html! {
-        @if !all.is_empty() {
-            ul aria-label="What is wrong" { @for problem in &all { li { (problem) } } }
+        @if !shown.is_empty() {
+            ul aria-label="What is wrong" { @for problem in shown { li { (problem) } } }
+        }
+        @if !rest.is_empty() {
+            details #problems-more {
+                summary { (rest.len()) " more" }
+                ul aria-label="What else is wrong" { @for problem in rest { li { (problem) } } }
+            }
         }
     }
 }

@@ -35,12 +35,13 @@ pub(super) use live::live;
 
 const STYLE: &str = include_str!("assets/page.css");
 const SCRIPT: &str = include_str!("assets/page.js");
+const ORDERS: &str = include_str!("assets/orders.js");
 const ICON: &str = include_str!("assets/favicon.svg");
 
 /// Tells one version of the page from another: an open page loads itself again when that has changed.
 static BUILD: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = DefaultHasher::new();
-    (env!("CARGO_PKG_VERSION"), STYLE, SCRIPT, ICON).hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), STYLE, SCRIPT, ORDERS, ICON).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 });
 
@@ -58,6 +59,10 @@ pub(super) async fn style(headers: HeaderMap) -> Response {
 
 pub(super) async fn script(headers: HeaderMap) -> Response {
     asset(&headers, "text/javascript; charset=utf-8", SCRIPT)
+}
+
+pub(super) async fn orders(headers: HeaderMap) -> Response {
+    asset(&headers, "text/javascript; charset=utf-8", ORDERS)
 }
 
 pub(super) async fn icon(headers: HeaderMap) -> Response {

@@ -100,20 +100,23 @@ pub(super) fn serving(release: &api::ReleaseStatus) -> usize {
     release.backends.iter().filter(|(_, backend)| backend.admission == "everyone").count()
 }
 
-/// Whatever is wrong with an app, worst first; each begins with what it is about.
+/// The worst that can be said of an app.
+pub(super) fn outage(name: &str, app: &api::AppStatus) -> Option<String> {
+    let serves = app.releases.iter().any(|(_, release)| serving(release) > 0);
+    (!serves).then(|| format!("{name}: no backend takes new sessions"))
+}
+
+/// Whatever else is wrong with it; each begins with what it is about.
 pub(super) fn problems(name: &str, app: &api::AppStatus, facts: &Facts) -> Vec<String> {
     let mut told = Vec::new();
     let releases = || app.releases.iter();
-    let open = || releases().filter(|(_, release)| matches!(release.state.as_str(), "current" | "ramping" | "by_health"));
-    if open().all(|(_, release)| serving(release) == 0) {
-        told.push(format!("{name}: no backend takes new sessions"));
-    }
-    for (state, what) in [("down", "down"), ("stalled", "stalled: it accepts connections and does not answer")] {
+    for (state, what) in [("down", "down"), ("stalled", "stalled, which is to accept connections and not to answer")] {
         for (release, status) in releases().filter(|(_, release)| !matches!(release.state.as_str(), "drained" | "stopped")) {
             let those: Vec<&str> = status.backends.iter().filter(|(_, backend)| backend.health == state).map(|(name, _)| name).collect();
             let verb = if those.len() == 1 { "is" } else { "are" };
             if !those.is_empty() {
-                told.push(format!("{name}/{release}: {} of {}, {}, {verb} {what}", those.len(), status.backends.0.len(), listed(&those)));
+                let all = many(status.backends.0.len() as u64, "backend");
+                told.push(format!("{name}/{release}: {} {verb} {what} ({} of {all})", listed(&those), those.len()));
             }
         }
     }

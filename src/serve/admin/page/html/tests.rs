@@ -142,7 +142,7 @@ fn whatever_is_wrong_is_said_at_the_top() {
         assert_eq!(told, expected);
     };
     check(|_| {}, &[]);
-    check(|s| release(s, "v41").backends.0[0].1.health = "down".to_owned(), &["shop/v41: 1 of 1, a1, is down"]);
+    check(|s| release(s, "v41").backends.0[0].1.health = "down".to_owned(), &["shop/v41: a1 is down (1 of 1 backend)"]);
     let none = |s: &mut api::Status| release(s, "v42").backends.0[0].1.admission = "known_sessions".to_owned();
     check(none, &["shop: no backend takes new sessions"]);
     check(|s| s.drains[0].ended.lost = 2, &["shop/v41: 2 sessions were lost during drain d7"]);
@@ -152,6 +152,29 @@ fn whatever_is_wrong_is_said_at_the_top() {
     let told = &skeleton(&failed).1.blocks["problems"];
     assert!(told.contains("The reload of 11:58:00 changed nothing: no such file"), "{told}");
     assert!(told.contains("the ledger holds 950 of 1000 entries"), "{told}");
+}
+
+#[test]
+fn what_is_worst_is_seen_first_and_the_rest_is_folded() {
+    let told = |apps: usize| {
+        let (_, cells) = skeleton(&facts(|s| {
+            release(s, "v41").backends.0[0].1.health = "down".to_owned();
+            let one = s.apps.0[0].1.clone();
+            s.apps.0.extend((1..apps).map(|n| (format!("app{n}"), one.clone())));
+            s.apps.0.last_mut().unwrap().1.releases.0.remove(1);
+            for drain in &mut s.drains {
+                drain.ended.lost = 1;
+            }
+        }));
+        cells.blocks["problems"].clone()
+    };
+    let few = told(4);
+    assert!(
+        few.starts_with("<ul aria-label=\"What is wrong\"><li>app3: no backend takes new sessions</li><li>shop/v41: 1 session was lost"),
+        "{few}"
+    );
+    assert!(!few.contains("<details"), "{few}");
+    assert!(told(20).contains("<summary>16 more</summary>"), "{}", told(20));
 }
 
 #[test]
@@ -188,8 +211,8 @@ fn the_form_for_signing_in_knows_nothing() {
 fn nothing_is_inline() {
     for html in [page(&facts(|_| {})), sign_in()] {
         assert!(!html.contains(" style=") && !html.contains(" onclick=") && !html.contains("<style"), "{html}");
-        assert_eq!(html.matches("<script").count(), 1);
-        assert!(html.contains("<script src=\"/page.js\"></script>"));
+        assert_eq!(html.matches("<script").count(), 2);
+        assert!(html.contains("<script src=\"/page.js\"></script><script src=\"/orders.js\" defer></script>"));
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing is fetched from elsewhere");
     }
 }
