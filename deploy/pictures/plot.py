@@ -18,9 +18,11 @@ import time
 import urllib.parse
 import urllib.request
 
-WIDTH, LEFT, RIGHT = 960, 56, 112
+WIDTH, LEFT, RIGHT = 960, 64, 28
 GAP, TOP, BOTTOM = 44, 64, 40
-# Old releases first: warm what goes, cool what comes.
+COUNTS = [step * 10**power for power in range(7) for step in (1, 2, 5)]
+SPANS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400]
+# What goes is warm, what comes is cool.
 HUES = ["old", "new", "third", "fourth"]
 STYLE = """
   .card{fill:#ffffff} .text{fill:#24292f} .dim{fill:#57606a} .grid{stroke:#d0d7de} .mark{stroke:#57606a}
@@ -41,7 +43,8 @@ class Question:
     """One span of time, asked of one Prometheus."""
 
     def __init__(self, url, start, end):
-        self.url, self.start, self.end = url, start, end
+        # Whole seconds: Prometheus answers in milliseconds, and a moment at the edge is to stay within.
+        self.url, self.start, self.end = url, math.floor(start), math.floor(end)
         self.step = max(1, math.ceil((end - start) / 600))
 
     def series(self, expression, label):
@@ -58,7 +61,7 @@ class Plot:
 
     def __init__(self, title, top, height, span, highest, unit):
         self.top, self.height, self.span, self.unit = top, height, span, unit
-        self.ticks = nice_ticks(highest)
+        self.ticks = nice_ticks(highest, SPANS if unit == "s" else COUNTS)
         self.highest = max(highest, self.ticks[-1]) or 1
         self.out = [f'<text class="text head" x="{LEFT}" y="{top - 12}">{title}</text>']
         for tick in self.ticks:
@@ -67,9 +70,7 @@ class Plot:
             self.out.append(f'<text class="dim" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{self.named(tick)}</text>')
 
     def named(self, number):
-        if self.unit != "s" or not number:
-            return f"{number:g}"
-        return f"{number:g} s" if self.ticks[-1] <= 120 else f"{number / 60:g} min"
+        return span_named(number) if self.unit == "s" and number else f"{number:g}"
 
     def x(self, moment):
         start, end = self.span
@@ -89,25 +90,31 @@ class Plot:
         if pairs:
             self.out.append(f'<polyline class="line {classes}" style="fill:none" points="{self.points(pairs)}"/>')
 
-    def label(self, moment, number, text, shift=0):
-        self.out.append(f'<text class="text" x="{self.x(moment) + 6:.1f}" y="{self.y(number) + 4 + shift:.1f}">{text}</text>')
+    def inside(self, lower, upper, text):
+        """Where the area is thickest."""
+        (moment, low), (_, high) = max(zip(lower, upper), key=lambda edges: edges[1][1] - edges[0][1])
+        if high - low > self.highest / 12:
+            self.out.append(f'<text class="text head" text-anchor="middle" x="{self.x(moment):.1f}" y="{self.y((low + high) / 2) + 4:.1f}">{text}</text>')
 
-    def mark(self, moment, text, anchor="start"):
+    def mark(self, moment, text):
         if self.span[0] <= moment <= self.span[1]:
-            x, shift = self.x(moment), 5 if anchor == "start" else -5
+            x = self.x(moment)
+            anchor, shift = ("end", -5) if x > WIDTH / 4 else ("start", 5)
             self.out.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{self.top - 4}" y2="{self.top + self.height}"/>')
             if text:
                 self.out.append(f'<text class="dim" x="{x + shift:.1f}" y="{self.top + 8}" text-anchor="{anchor}">{text}</text>')
 
 
-def nice_ticks(highest):
-    step = 10 ** math.floor(math.log10(highest)) if highest > 0 else 1
-    while highest / step < 3 and step > 0.5:
-        step /= 2
-    while highest / step > 5:
-        step *= 2
-    step = max(1, math.ceil(step))
+def nice_ticks(highest, steps):
+    step = next((step for step in steps if highest / step <= 5), steps[-1])
     return [step * at for at in range(int(math.ceil(highest / step)) + 1)]
+
+
+def span_named(seconds):
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size or (seconds and seconds % size == 0):
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
 
 
 def stacked(series):
@@ -152,37 +159,32 @@ def draw(question, app):
     first = Plot(f"Sessions of {escaped(app)} by release", TOP + 14, 210, span, most, "")
     for hue, (release, lower, upper) in zip(HUES, stacked(sessions)):
         first.area(lower, upper, f"area {hue}")
-        middle = (lower[-1][1] + upper[-1][1]) / 2
-        note = f"{escaped(release)}: {upper[-1][1] - lower[-1][1]:g} at the end"
-        first.label(question.end, middle, note)
+        first.inside(lower, upper, escaped(release))
     second = Plot(f"Left on {escaped(old)}", first.top + first.height + GAP, 90, span, max((v for _, v in left), default=1), "")
     second.line([pair for pair in left if pair[0] <= until], "old")
     longest = max([v for pairs in [*eta.values(), bound] for _, v in pairs] + [until - promoted])
-    third = Plot("Time left: forecast 50 to 99 %, bound, and what it really was", second.top + second.height + GAP, 130, span, longest, "s")
+    third = Plot("Time left: forecast (band 50 to 99 %, line 90 %), bound if nobody clicks again (dashed), and what it really was (dotted)", second.top + second.height + GAP, 130, span, longest, "s")
     third.area(eta.get("0.5", []), eta.get("0.99", []), "eta band")
     third.line(eta.get("0.9", []), "eta")
     third.line(bound, "bound dash")
-    for pairs, text in ((eta.get("0.9"), "90 %"), (bound, "bound")):
-        if pairs:
-            third.label(*pairs[-1], text)
     if drained:
         third.line([(promoted, drained - promoted), (drained, 0)], "real dots")
     for plot in (first, second, third):
-        plot.mark(promoted, "promoted" if plot is first else "", "end")
-        plot.mark(drained or 0, f"drained, {drained - promoted:.0f} s later" if plot is first and drained else "")
-    return svg([first, second, third], old, drained, question)
+        plot.mark(promoted, "promoted" if plot is first else "")
+        plot.mark(drained or 0, f"drained after {span_named(round(drained - promoted))}" if plot is first and drained else "")
+    new = max(sessions, key=lambda release: sessions[release][-1][1] if release != old else -1)
+    what = f"{old} empties, {new} fills" + (", and the end is proven" if drained else "; not over yet")
+    return svg([first, second, third], what, question)
 
 
-def svg(plots, old, drained, question):
+def svg(plots, what, question):
     last = plots[-1]
     height = last.top + last.height + BOTTOM
     start, end = last.span
-    step = next(step for step in (5, 10, 30, 60, 300, 600, 1800, 3600, 14400, 86400) if (end - start) / step <= 9)
+    step = next((step for step in SPANS if (end - start) / step <= 10), SPANS[-1])
     axis = []
     for at in range(0, int(end - start) + 1, step):
-        name = f"{at} s" if step < 60 else f"{at // 60} min"
-        axis.append(f'<text class="dim" x="{last.x(start + at):.1f}" y="{height - 16}" text-anchor="middle">{name}</text>')
-    what = f"The sessions of {old} leave while new ones come to the next release; " + ("then the proof." if drained else "not over yet.")
+        axis.append(f'<text class="dim" x="{last.x(start + at):.1f}" y="{height - 16}" text-anchor="middle">{span_named(at)}</text>')
     lines = [line for plot in plots for line in plot.out] + axis
     return "\n".join(
         [
@@ -192,7 +194,7 @@ def svg(plots, old, drained, question):
             f'<rect class="card" width="{WIDTH}" height="{height}" rx="10"/>',
             f'<text class="text title" x="{LEFT}" y="34">{escaped(what)}</text>',
             *lines,
-            f'<text class="dim" x="{WIDTH - 12}" y="{height - 16}" text-anchor="end">scraped every {question.step} s</text>',
+            f'<text class="dim" x="{WIDTH - RIGHT}" y="34" text-anchor="end">a point every {question.step} s</text>',
             "</svg>",
             "",
         ]

@@ -130,6 +130,7 @@ fn every_expression_of_both_dashboards_has_data_and_every_alert_fires_when_its_f
     println!("{:?}: scraped", began.elapsed());
     stage.deploy_well(&prometheus);
     assert_eq!(fired(&prometheus, since), BTreeSet::new(), "a run in which nothing goes wrong");
+    draw(&prometheus);
     println!("{:?}: deployed and rolled back", began.elapsed());
 
     let all: BTreeSet<String> = rules("alerts.yml", "alert").iter().map(|alert| word(alert, "alert").to_owned()).collect();
@@ -167,6 +168,22 @@ fn every_expression_of_both_dashboards_has_data_and_every_alert_fires_when_its_f
         assert!(!["<error", "<no value>", "%!", "{{"].iter().any(|fault| text.contains(fault)), "{alert}");
     }
     println!("{:?}: done", began.elapsed());
+}
+
+/// The picture in README is made by this program, from the demo; here from the drain of v2, which is over.
+fn draw(prometheus: &Prometheus) {
+    require_file("/usr/bin/python3", "python3");
+    let scratch = Scratch::new("picture");
+    let file = scratch.path().join("drain.svg");
+    let plot = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pictures/plot.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command.args([plot, "--prometheus", &prometheus.url(), "--minutes", "1", "-o"]).arg(&file);
+    let ended = command.output().expect("python3 runs");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let picture = std::fs::read_to_string(file).expect("a picture");
+    assert!(picture.contains("v2 empties, v1 fills, and the end is proven"), "{picture}");
+    assert_eq!((picture.matches("<polygon class=\"area").count(), picture.matches("drained after").count()), (2, 1), "{picture}");
+    assert!(!picture.contains("nan") && picture.trim_end().ends_with("</svg>"), "{picture}");
 }
 
 /// What is exposed while everything is wrong, so that every metric has samples.
