@@ -9,10 +9,12 @@
 //! | `play` | a deploy in which nothing goes wrong, then everything that can |
 //! | `boards` | the dashboards as files: expressions, variables, panels |
 //! | `linter` | the rules of Grafana's dashboard linter |
+//! | `schema` | the dashboards by Grafana's own model of one |
 
 mod boards;
 mod linter;
 mod play;
+mod schema;
 mod server;
 
 use std::collections::BTreeSet;
@@ -172,7 +174,7 @@ fn every_expression_of_both_dashboards_has_data_and_every_alert_fires_when_its_f
 
 /// The picture in README is made by this program, from the demo; here from the drain of v2, which is over.
 fn draw(prometheus: &Prometheus) {
-    require_file("/usr/bin/python3", "python3");
+    require_file("/usr/bin/python3", "python3-venv");
     let scratch = Scratch::new("picture");
     let file = scratch.path().join("drain.svg");
     let plot = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pictures/plot.py");
