@@ -116,7 +116,7 @@ impl Stage {
             let flapping = scope.spawn(move || comes_and_goes(d1, prometheus));
             let _open = stage.drain_that_stands_still(scope, &over, prometheus);
             stage.reports_that_nobody_takes();
-            stage.dead_session_on_a_draining_backend(&e1);
+            stage.strangers_on_a_draining_backend(&e1);
             stage.ledger_that_is_full();
             let waiting = stage.queue(scope, &c1);
             for alert in ["TidegateCertificateExpires", "TidegateCertificateExpiresSoon", "TidegateReportsLost"] {
@@ -215,14 +215,26 @@ impl Stage {
         wait_for("reports are dropped", SOON, || dropped() > 0.0);
     }
 
-    fn dead_session_on_a_draining_backend(&self, e1: &Origin) {
-        if self.tidegate.release_state("told", "v1") == "current" {
-            self.tidegate.cli(&["promote", "told", "v2"]).expect_code(0);
-        }
-        let call = Call::get("/page").cookie("JSESSIONID=00000000000000000000000000000000.e1");
-        let answer = Browser::new(self.tidegate.port()).with_host("told.test").send_or_panic(call);
+    /// What a drain does to those who are no users of it: a dead session is sent on, a living one that nobody knew is adopted, and a
+    /// WebSocket that belongs to nobody is closed.
+    fn strangers_on_a_draining_backend(&self, e1: &Origin) {
+        assert_eq!(self.tidegate.release_state("told", "v1"), "current");
+        let stranger = || Browser::new(self.tidegate.port()).with_host("told.test");
+        let _open = stranger().websocket("/echo");
+        self.tidegate.cli(&["promote", "told", "v2"]).expect_code(0);
+        let answer = stranger().send_or_panic(Call::get("/page").cookie("JSESSIONID=00000000000000000000000000000000.e1"));
         assert_eq!((answer.word("release").as_str(), e1.requests_to("/page").len()), ("v2", 1));
-        assert_eq!(self.tidegate.metrics().sum("tidegate_replays_total", &[("app", "told")]), 1.0);
+        let mut early = Browser::new(e1.port()).with_host("told.test");
+        early.get("/").expect_status(200);
+        let mut early = early.tab_before(self.tidegate.port());
+        for _ in 0..3 {
+            assert_eq!(early.get("/").word("session"), "known");
+        }
+        // In an app of many requests: one in twenty would be an alert.
+        self.tidegate.browser().get("/status?code=500").expect_status(500);
+        for metric in ["tidegate_replays_total", "tidegate_sessions_adopted_total", "tidegate_tunnels_closed_total"] {
+            wait_for(metric, SOON, || self.tidegate.metrics().sum(metric, &[("app", "told")]) == 1.0);
+        }
     }
 
     /// Twelve users where there is room for ten; one of them had been away when he logged in.
@@ -322,7 +334,7 @@ impl Newcomers {
         let small = "limits: {max_connections: 1, queue: {size: 9, timeout: 80s}}\n    \
                      session: {cookies: [JSESSIONID], max_entries: 10, rotation_within: 1s}";
         let webhook = format!("http://127.0.0.1:{}/", hanging.port());
-        let told = format!("session: {{cookies: [JSESSIONID], pin: route}}\n    drain: {{webhook: \"{webhook}\"}}");
+        let told = format!("session: {{cookies: [JSESSIONID], pin: route}}\n    drain: {{webhook: \"{webhook}\", tunnels: 1s}}");
         app("small", small, &[&self.c1, &self.c2])
             + &app("gone", "session: {cookies: [JSESSIONID]}", &[&self.d1])
             + &app("told", &told, &[&self.e1, &self.e2])

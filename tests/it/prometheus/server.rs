@@ -101,9 +101,13 @@ impl Prometheus {
 
     /// Whether it has brought a number, at any moment since then.
     pub(super) fn has_data(&self, expression: &str, since: f64) -> bool {
-        let is_number =
-            |sample: &Value| sample[1].as_str().and_then(|value| value.parse::<f64>().ok()).is_some_and(|value| !value.is_nan());
-        self.range(expression, since).iter().any(|series| series["values"].as_array().expect("values").iter().any(is_number))
+        self.brought(expression, since, |value| !value.is_nan())
+    }
+
+    /// Whether it has brought such a number, at any moment since then.
+    pub(super) fn brought(&self, expression: &str, since: f64, is_such: impl Fn(f64) -> bool) -> bool {
+        let is = |sample: &Value| sample[1].as_str().and_then(|value| value.parse::<f64>().ok()).is_some_and(&is_such);
+        self.range(expression, since).iter().any(|series| series["values"].as_array().expect("values").iter().any(is))
     }
 
     /// Whether it has a value now.
