@@ -10,7 +10,7 @@ deploy.sh APP RELEASE --backend NAME=HOST:PORT... [OPTIONS]
 
   --backend NAME=HOST:PORT  a process of the new release; repeat for more
   --path PREFIX             its own path prefix when that differs from the public one
-  --smoke-path PATH         page that must answer 2xx on each new process [/]
+  --smoke-path PATH         page, below that prefix, which must answer 2xx on each new process [/]
   --smoke COMMAND           shell command to run for each new process instead; BACKEND and ADDRESS tell it which
   --smoke-timeout SECONDS   how long each process may take until it passes [60]
   --timeout TIME            how long users of the old release may take: 30m, 4h [2h]
@@ -111,6 +111,13 @@ else
         staged_here=yes
     fi
     addresses=$(ask '$it.releases[$release].backends | to_entries[] | "\(.key)=\(.value.address)"') || give_up "tidegate does not answer any more"
+    # One that was staged before: by a call like this one, or by somebody with something else in mind.
+    for backend in $backends; do
+        case " $(echo "$addresses" | tr '\n' ' ')" in
+            *" $backend "*) ;;
+            *) give_up "$app/$release is known already, and not with $backend" ;;
+        esac
+    done
     for backend in $addresses; do
         smoke_test "${backend%%=*}" "${backend#*=}" || give_up "smoke test failed: $app/$release/${backend%%=*} at ${backend#*=}"
     done

@@ -11,6 +11,7 @@ use crate::process::require_file;
 
 mod compose;
 mod debian;
+mod kubernetes;
 mod systemd;
 
 /// A file or folder of the project.

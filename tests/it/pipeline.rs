@@ -74,6 +74,7 @@ fn a_smoke_test_that_fails_leaves_nothing_behind(old: &str, new: &str) {
         assert_eq!((&status["current"], status["releases"].get("v2")), (&"v1".into(), None), "{name}");
     };
     check("no-such-page", &["--smoke-path", "/shop/missing.jsp", "--smoke-timeout", "1"]);
+    check("below-a-prefix", &["--path", "/elsewhere", "--smoke-timeout", "0"]);
     check("own-test", &["--smoke", "test \"$BACKEND\" = elsewhere", "--smoke-timeout", "0"]);
     let free = format!("127.0.0.1:{}", free_port());
     let nobody = Story::begin(old, &free);
@@ -154,6 +155,9 @@ fn a_pipeline_without_a_tidegate_fails(old: &str, new: &str) {
     check(&["shop", "v2", "--timeout"], 64, "needs a value");
     // The former release's own address: tidegate refuses to stage that.
     check(&["shop", "v2", "--backend", &format!("b1={old}")], 1, "was not staged");
+    story.tidegate.cli(&["stage", "shop", "v2", "--backend", "b1=127.0.0.1:1"]).expect_code(0);
+    check(&["shop", "v2", "--backend", &format!("b1={new}")], 1, "is known already, and not with b1=");
+    assert_eq!(story.tidegate.release_state("shop", "v2"), "staged", "it is somebody else's");
     assert_eq!(run(&["--help"], &nobody).0, Some(0));
 }
 

@@ -20,7 +20,9 @@ const TOMCAT: &str = "/usr/share/tomcat10";
 
 #[test]
 fn the_tools_find_nothing_wrong_with_the_image_and_the_compose_file() {
-    assert_eq!(succeeds(checker("hadolint").arg(project("deploy/Dockerfile"))), "");
+    for dockerfile in ["deploy/Dockerfile", "deploy/sample/Dockerfile"] {
+        assert_eq!(succeeds(checker("hadolint").arg(project(dockerfile))), "");
+    }
     succeeds(checker("check-jsonschema").args(["--builtin-schema", "vendor.compose-spec"]).arg(project(COMPOSE)));
 }
 
@@ -154,7 +156,7 @@ impl Shop {
         for folder in ["temp/.keep", "logs/.keep", "webapps/.keep"] {
             scratch.write(folder, "");
         }
-        std::os::unix::fs::symlink(project("deploy/sample"), scratch.path().join("webapps/shop")).expect("a link");
+        std::os::unix::fs::symlink(project("deploy/sample/shop"), scratch.path().join("webapps/shop")).expect("a link");
         let web_xml = std::fs::read_to_string(format!("{TOMCAT}/etc/web.xml")).expect("Debian's web.xml");
         scratch.write("conf/web.xml", &web_xml);
         scratch.write("conf/server.xml", &SERVER.replace("@port", &port.to_string()));
