@@ -18,7 +18,7 @@ use crate::tidegate::Tidegate;
 /// The host that the examples serve.
 const HOST: &str = "shop.example.com";
 /// Long enough that nobody in a story times out by accident; a drain is sure of itself after it.
-const IDLE_TIMEOUT: &str = "10s";
+const IDLE_TIMEOUT: &str = "12s";
 /// Idle timeout, confirmation and a slow machine.
 const DRAINS: Duration = Duration::from_secs(60);
 
