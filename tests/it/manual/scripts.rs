@@ -85,12 +85,14 @@ fn a_backup_of_a_running_state_holds_its_sessions() {
     let mut tidegate = Shop::new("learn").release("v1", &[&a1]).start();
     let mut user = user_on(&tidegate, "a1");
     tidegate.wait_for_sessions("shop", "v1", 1, 0);
+    // Somebody later: where they are, everything before is too.
+    tidegate.browser().get("/").expect_status(200);
     let state = tidegate.folder().join("state");
-    wait_for("the backup has the session", SOON, || {
+    wait_for("the backup has both", SOON, || {
         let backup = format!("cd '{}'; {}", state.display(), mentioned("sqlite3"));
         typed(&Scratch::new("backup"), None, &backup);
         let counted = "select count(*) from sessions";
-        typed(&Scratch::new("backup"), None, &format!("sqlite3 '{}/copy.db' '{counted}'", state.display())).trim() == "1"
+        typed(&Scratch::new("backup"), None, &format!("sqlite3 '{}/copy.db' '{counted}'", state.display())).trim() == "2"
     });
     tidegate.kill();
     for file in ["state.db-wal", "state.db-shm"] {
@@ -98,7 +100,7 @@ fn a_backup_of_a_running_state_holds_its_sessions() {
     }
     std::fs::rename(state.join("copy.db"), state.join("state.db")).expect("the copy takes its place");
     tidegate.start_again();
-    tidegate.wait_for_sessions("shop", "v1", 1, 0);
+    tidegate.wait_for_sessions("shop", "v1", 1, 1);
     assert_eq!(user.get("/").number("counter"), 3);
 }
 
