@@ -123,9 +123,11 @@ fn every_metric_that_is_named_is_exported() {
 #[test]
 fn every_variable_of_the_environment_that_is_named_is_read() {
     let mut files = vec![root().join("tests/run"), root().join(".ci/run")];
-    for folder in ["src", "tests", "benches"] {
+    for folder in ["src", "tests", "benches", "deploy"] {
         collect(&root().join(folder), "rs", &mut files);
         collect(&root().join(folder), "py", &mut files);
+        collect(&root().join(folder), "sh", &mut files);
+        collect(&root().join(folder), "service", &mut files);
     }
     files.retain(|file| !file.starts_with(root().join("tests/it/manual")));
     let sources: String = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
@@ -133,7 +135,9 @@ fn every_variable_of_the_environment_that_is_named_is_read() {
     for document in documents() {
         for word in document.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("TIDEGATE_")) {
             seen += 1;
-            assert!(sources.contains(&format!("\"{word}\"")), "{}: nobody reads {word}", document.name);
+            // As a program or a script reads it.
+            let read = [format!("\"{word}\""), format!("${word}"), format!("${{{word}")];
+            assert!(read.iter().any(|read| sources.contains(read)), "{}: nobody reads {word}", document.name);
         }
     }
     assert!(seen > 5, "variables were found: {seen}");
