@@ -74,6 +74,18 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn readme_leads_to_every_example() {
+    let readme = documents().into_iter().find(|document| document.name == "README.md").expect("README is there");
+    let links = readme.links();
+    let mut files = Vec::new();
+    collect(&examples::folder(), "yaml", &mut files);
+    for file in files {
+        let name = file.strip_prefix(root()).expect("it is ours").display().to_string();
+        assert!(links.contains(&name), "README has no link to {name}");
+    }
+}
+
+#[test]
 fn every_key_that_is_named_is_in_the_reference() {
     let reference = fs::read_to_string(examples::folder().join("reference.yaml")).unwrap();
     let keys: Vec<&str> =
