@@ -45,6 +45,15 @@ impl Example {
         example
     }
 
+    /// What its comment shows of the file that it replaces.
+    fn replaces(&self) -> String {
+        let lines = self.0.lines().skip_while(|line| !line.ends_with("that this replaces:")).skip(1);
+        let lines = lines.map_while(|line| line.strip_prefix("#   ")).map(|line| format!("{line}\n"));
+        let text: String = lines.collect();
+        assert!(!text.is_empty(), "the example replaces nothing:\n{}", self.0);
+        text
+    }
+
     /// Everywhere `to` instead of `from`, which must be there.
     fn with(mut self, from: &str, to: &str) -> Example {
         assert!(self.0.contains(from), "{from} is not in the example:\n{}", self.0);
