@@ -18,7 +18,7 @@ use crate::tidegate::Tidegate;
 /// The host that the examples serve.
 const HOST: &str = "shop.example.com";
 /// Long enough that nobody in a story times out by accident; a drain is sure of itself after it.
-const IDLE_TIMEOUT: &str = "10s";
+const IDLE_TIMEOUT: &str = "12s";
 /// Idle timeout, confirmation and a slow machine.
 const DRAINS: Duration = Duration::from_secs(60);
 
@@ -43,6 +43,15 @@ impl Example {
             example.0 = example.0.replace(theirs, &ours);
         }
         example
+    }
+
+    /// What its comment shows of the file that it replaces.
+    fn replaces(&self) -> String {
+        let lines = self.0.lines().skip_while(|line| !line.ends_with("that this replaces:")).skip(1);
+        let lines = lines.map_while(|line| line.strip_prefix("#   ")).map(|line| format!("{line}\n"));
+        let text: String = lines.collect();
+        assert!(!text.is_empty(), "the example replaces nothing:\n{}", self.0);
+        text
     }
 
     /// Everywhere `to` instead of `from`, which must be there.

@@ -13,7 +13,7 @@ fn backend(release: &str, name: &str) -> Origin {
 fn the_smallest_configuration_serves_and_deploys_as_its_comment_says() {
     let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
     // Half an hour, the default, is too long for a test.
-    let example = Example::of("minimal.yaml").with("  shop:\n", "  shop:\n    session: {idle_timeout: 8s}\n");
+    let example = Example::of("minimal.yaml").with("  shop:\n", "  shop:\n    session: {idle_timeout: 12s}\n");
     let tidegate = example.with("127.0.0.1:8081", &a1.address()).start();
     wait_for_admission(&tidegate, &["v1/a1"], "everyone");
     let staying = User::on(tidegate.port(), AT_ROOT, "a1");
@@ -70,8 +70,10 @@ fn blue_and_green_take_part_by_their_own_health() {
     switch("green2", "disable");
     wait_for_admission(&tidegate, &green, "known_sessions");
     User::new(tidegate.port(), AT_ROOT).log_out();
+    known.iter_mut().for_each(User::click);
     switch("green1", "enable");
     wait_for_admission(&tidegate, &green[..1], "everyone");
+    known.iter_mut().for_each(User::click);
 
     let mut later = [User::on(tidegate.port(), AT_ROOT, "green1")];
     let mut drain = tidegate.cli_in_background("drain", &["drain", "shop/blue", "--wait"]);
@@ -93,7 +95,7 @@ fn a_php_host_drains_and_whoever_logs_out_has_left() {
             host.answer(path, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfine\n");
         }
     }
-    let example = Example::of("php.yaml").with("idle_timeout: 24m", "idle_timeout: 10s");
+    let example = Example::of("php.yaml").with("idle_timeout: 24m", "idle_timeout: 12s");
     let tidegate = example.at(&[("10.0.0.11:80", hosts[0].address()), ("10.0.0.12:80", hosts[1].address())]).start();
     wait_for_admission(&tidegate, &["v1/php1", "v1/php2"], "everyone");
     let mut user = User::on(tidegate.port(), AT_ROOT, "php1");
@@ -117,7 +119,7 @@ fn a_php_host_drains_and_whoever_logs_out_has_left() {
 #[test]
 fn a_session_of_an_mcp_server_stays_until_it_is_deleted() {
     let (old, new) = (mcp_server("a1"), mcp_server("b1"));
-    let example = Example::of("mcp.yaml").with("idle_timeout: 1h", "idle_timeout: 8s").with("/var/lib/tidegate", "@folder/state");
+    let example = Example::of("mcp.yaml").with("idle_timeout: 1h", "idle_timeout: 12s").with("/var/lib/tidegate", "@folder/state");
     let address = |port: u16| format!("127.0.0.1:{port}");
     let tidegate = example.at(&[("10.0.0.11:3000", address(old.port())), ("10.0.0.21:3000", address(new.port()))]).start();
     tidegate.wait_for_backend("mcp", "v1", "a1", "admission", "everyone");

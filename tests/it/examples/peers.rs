@@ -25,9 +25,9 @@ fn set_alive(origin: &Origin, alive: bool) {
 fn tidegate_takes_the_place_of_a_haproxy_that_prefixes_and_gives_it_back() {
     let mut origins = TOMCATS.map(|name| Origin::start(OriginSpec::new("v1", name).below("/shop")));
     origins.iter().for_each(|origin| set_alive(origin, true));
-    let haproxy = HaProxy::with_cookie("JSESSIONID prefix", &named(&TOMCATS, &origins));
-    let mut known = ["tomcat1", "tomcat2"].map(|home| User::on(haproxy.port(), BELOW_SHOP, home));
     let example = Example::of("haproxy-prefix.yaml").at(&named(&ADDRESSES, &origins));
+    let haproxy = HaProxy::with_backend("shop", &example.replaces());
+    let mut known = ["tomcat1", "tomcat2"].map(|home| User::on(haproxy.port(), BELOW_SHOP, home));
     let tidegate = example.start();
     wait_for_admission(&tidegate, &["v1/tomcat1", "v1/tomcat2", "v1/tomcat3"], "everyone");
     for user in &mut known {
@@ -95,9 +95,10 @@ fn a_haproxy_that_inserts_is_the_first_release_and_drains_like_any_other() {
 fn tidegate_takes_the_place_of_an_apache_with_routes() {
     let origins = TOMCATS.map(|name| Origin::start(OriginSpec::new("v1", name).with_route().below("/shop")));
     origins.iter().for_each(|origin| origin.answer("/", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
-    let apache = Apache::with_routes(&named(&TOMCATS, &origins));
+    let example = Example::of("apache.yaml").at(&named(&ADDRESSES, &origins));
+    let apache = Apache::with_lines(&example.replaces());
     let mut known = ["tomcat1", "tomcat2"].map(|home| User::on(apache.port(), BELOW_SHOP, home));
-    let tidegate = Example::of("apache.yaml").at(&named(&ADDRESSES, &origins)).start();
+    let tidegate = example.start();
     wait_for_admission(&tidegate, &["v1/tomcat1", "v1/tomcat2", "v1/tomcat3"], "everyone");
     for user in &mut known {
         user.moves_to(tidegate.port());

@@ -74,6 +74,18 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn readme_leads_to_every_example() {
+    let readme = documents().into_iter().find(|document| document.name == "README.md").expect("README is there");
+    let links = readme.links();
+    let mut files = Vec::new();
+    collect(&examples::folder(), "yaml", &mut files);
+    for file in files {
+        let name = file.strip_prefix(root()).expect("it is ours").display().to_string();
+        assert!(links.contains(&name), "README has no link to {name}");
+    }
+}
+
+#[test]
 fn every_key_that_is_named_is_in_the_reference() {
     let reference = fs::read_to_string(examples::folder().join("reference.yaml")).unwrap();
     let keys: Vec<&str> =
@@ -123,9 +135,11 @@ fn every_metric_that_is_named_is_exported() {
 #[test]
 fn every_variable_of_the_environment_that_is_named_is_read() {
     let mut files = vec![root().join("tests/run"), root().join(".ci/run")];
-    for folder in ["src", "tests", "benches"] {
+    for folder in ["src", "tests", "benches", "deploy"] {
         collect(&root().join(folder), "rs", &mut files);
         collect(&root().join(folder), "py", &mut files);
+        collect(&root().join(folder), "sh", &mut files);
+        collect(&root().join(folder), "service", &mut files);
     }
     files.retain(|file| !file.starts_with(root().join("tests/it/manual")));
     let sources: String = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
@@ -133,7 +147,9 @@ fn every_variable_of_the_environment_that_is_named_is_read() {
     for document in documents() {
         for word in document.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("TIDEGATE_")) {
             seen += 1;
-            assert!(sources.contains(&format!("\"{word}\"")), "{}: nobody reads {word}", document.name);
+            // As a program or a script reads it.
+            let read = [format!("\"{word}\""), format!("${word}"), format!("${{{word}")];
+            assert!(read.iter().any(|read| sources.contains(read)), "{}: nobody reads {word}", document.name);
         }
     }
     assert!(seen > 5, "variables were found: {seen}");

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use super::documents::documents;
 use crate::origin::Origin;
-use crate::process::{Scratch, require_file};
+use crate::process::{Scratch, require_file, wait_for};
 use crate::scenarios::user_on;
 use crate::shop::{Shop, backend};
-use crate::tidegate::{Tidegate, binary};
+use crate::tidegate::{SOON, Tidegate, binary};
 
 /// The block of README that has this in it.
 fn script(part: &str) -> String {
@@ -71,6 +71,39 @@ fn the_scripts_of_readme_do_what_stands_beside_them() {
     assert_eq!(tidegate.release_state("shop", "v1"), "stopped");
 }
 
+/// A command that README names in its text.
+fn mentioned(command: &str) -> String {
+    let documents = documents();
+    let readme = documents.iter().find(|document| document.name == "README.md").expect("README is there");
+    readme.words().into_iter().find(|word| word.starts_with(command)).unwrap_or_else(|| panic!("README names no {command}"))
+}
+
+#[test]
+fn a_backup_of_a_running_state_holds_its_sessions() {
+    require_file("/usr/bin/sqlite3", "sqlite3");
+    let a1 = backend("v1", "a1");
+    let mut tidegate = Shop::new("learn").release("v1", &[&a1]).start();
+    let mut user = user_on(&tidegate, "a1");
+    tidegate.wait_for_sessions("shop", "v1", 1, 0);
+    // Somebody later: where they are, everything before is too.
+    tidegate.browser().get("/").expect_status(200);
+    let state = tidegate.folder().join("state");
+    wait_for("the backup has both", SOON, || {
+        let backup = format!("cd '{}'; {}", state.display(), mentioned("sqlite3"));
+        typed(&Scratch::new("backup"), None, &backup);
+        let counted = "select count(*) from sessions";
+        typed(&Scratch::new("backup"), None, &format!("sqlite3 '{}/copy.db' '{counted}'", state.display())).trim() == "2"
+    });
+    tidegate.kill();
+    for file in ["state.db-wal", "state.db-shm"] {
+        std::fs::remove_file(state.join(file)).ok(); // there or not, it belongs to the original
+    }
+    std::fs::rename(state.join("copy.db"), state.join("state.db")).expect("the copy takes its place");
+    tidegate.start_again();
+    tidegate.wait_for_sessions("shop", "v1", 1, 1);
+    assert_eq!(user.get("/").number("counter"), 3);
+}
+
 #[test]
 fn the_files_that_readme_checks_are_fine_and_its_signature_is_the_one_that_is_sent() {
     require_file("/usr/bin/openssl", "openssl");
@@ -80,6 +113,10 @@ fn the_files_that_readme_checks_are_fine_and_its_signature_is_the_one_that_is_se
     let check: String =
         script("tidegate run -c conf/").lines().filter(|line| !line.starts_with("tidegate run")).map(|line| format!("{line}\n")).collect();
     assert!(typed(&folder, None, &check).contains("fine"));
+
+    typed(&folder, None, &mentioned("openssl rand"));
+    let key = std::fs::read_to_string(folder.path().join("k1.key")).expect("the key is made");
+    assert_eq!(key.trim().len(), 64, "as many as a key must have");
 
     let signature = script("openssl dgst -sha256 -hmac");
     let (stamp, begins) =
