@@ -118,7 +118,7 @@ fn the_page_is_read_without_javascript_used_without_a_mouse_and_keeps_strangers_
     let yaml = shop.yaml();
     let user = user_on(&tidegate, "a1");
     // Others can reach this one, so reading takes the token, too.
-    let remote = shop.process("admin: {address: \"0.0.0.0:@admin_port\", token_file: @folder/token}").start();
+    let remote = shop.process("admin: {address: \"0.0.0.0:@admin\", token_file: @folder/token}").start();
     // Whatever connects there was let through.
     let foreign = TcpListener::bind("127.0.0.1:0").expect("a port");
     foreign.set_nonblocking(true).expect("a socket");

@@ -2,8 +2,8 @@
 //! admin API, metrics, signals.
 //!
 //! A test writes `apps:` and whatever else it is about; listener, admin address, state directory, grace period and
-//! token file are put before it, each unless the text has that top-level key itself. `@folder`, `@port` and `@admin_port` in
-//! the text are its directory, its listener's port and that of the admin address.
+//! token file are put before it, each unless the text has that top-level key itself. `@folder`, `@port` and `@admin` in the text
+//! are its directory, its listener's port and that of its admin address.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -434,7 +434,7 @@ fn whole_config(scratch: &Scratch, yaml: &str, port: u16, admin_port: u16) -> St
         }
     }
     text += yaml;
-    text.replace("@folder", &folder.to_string()).replace("@port", &port.to_string()).replace("@admin_port", &admin_port.to_string())
+    text.replace("@folder", &folder.to_string()).replace("@port", &port.to_string()).replace("@admin", &admin_port.to_string())
 }
 
 #[track_caller]

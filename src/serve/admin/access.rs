@@ -46,8 +46,9 @@ impl Token {
     fn read(path: &Path) -> io::Result<Token> {
         let mut text = String::new();
         let file = fs::File::open(path)?;
-        if file.metadata()?.mode() & 0o077 != 0 {
-            log::warn!("token file {} can be read by others: chmod 600 it", path.display());
+        // A group that may read it is somebody's decision: those who may deploy.
+        if file.metadata()?.mode() & 0o027 != 0 {
+            log::warn!("token file {} can be read or changed by others: chmod 640 it", path.display());
         }
         file.take(LARGEST_FILE).read_to_string(&mut text)?;
         let token = text.trim();
