@@ -2,8 +2,9 @@
 //! few facts beside it are those that the document has no place for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fs;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use crate::api;
 use crate::model::admission::ReleaseState;
@@ -15,6 +16,10 @@ use crate::serve::date::rfc3339;
 /// Events on the page; the API has more.
 const EVENTS: usize = 50;
 
+/// Empty where it cannot be read: then the page does without.
+static HOST: LazyLock<String> =
+    LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default());
+
 /// Everything that can be seen.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
@@ -22,6 +27,8 @@ pub(super) struct Facts {
     pub(super) status: api::Status,
     /// When they were true.
     pub(super) now: Time,
+    /// The machine's name: whoever operates ten of them has ten such pages open.
+    pub(super) host: String,
     /// Whether clients are accepted.
     pub(super) ready: bool,
     /// By app.
@@ -57,6 +64,7 @@ impl Facts {
         Facts {
             status,
             now: control.now(),
+            host: HOST.clone(),
             ready: admin.ready.load(Ordering::Acquire),
             apps: view.apps.iter().map(|app| (app.name.to_string(), AppFacts::of(app))).collect(),
             events: control.events().iter().rev().take(EVENTS).map(document::event).collect(),

@@ -48,7 +48,7 @@ fn whole(canvas: &Canvas, facts: &Facts, structure: &str) -> Markup {
         (order_dialog())
         (sign_in_dialog())
     };
-    shell(&standing(canvas, facts), &content)
+    shell(&format!("tidegate {}", facts.host), &standing(canvas, facts), &content)
 }
 
 /// For readers who must show the token first: nothing of what this process knows.
@@ -63,10 +63,10 @@ pub(super) fn sign_in() -> String {
             }
         }
     };
-    shell(&html! {}, &content).0
+    shell("tidegate", &html! {}, &content).0
 }
 
-fn shell(standing: &Markup, content: &Markup) -> Markup {
+fn shell(title: &str, standing: &Markup, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" data-build=(*BUILD) {
@@ -74,7 +74,7 @@ fn shell(standing: &Markup, content: &Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { "tidegate" }
+                title { (title.trim()) }
                 link rel="icon" type="image/svg+xml" href="/favicon.svg";
                 link rel="stylesheet" href="/page.css";
                 // Not deferred: it chooses between dark and light before anything is painted.
@@ -109,7 +109,7 @@ fn standing(canvas: &Canvas, facts: &Facts) -> Markup {
         (_, false) => "starting",
     };
     html! {
-        p.standing { "version " (canvas.text("version", &facts.status.version)) " " (canvas.word("process", state)) }
+        p.standing { @if !facts.host.is_empty() { b { (facts.host) } } span { "version " (canvas.text("version", &facts.status.version)) } (canvas.word("process", state)) }
     }
 }
 

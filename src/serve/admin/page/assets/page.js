@@ -227,7 +227,12 @@
   setInterval(() => { if (stream && Date.now() - heard > SILENCE) stream.abort("silence"); }, 1000);
 
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) { clearTimeout(retry); stream?.abort("hidden"); stream = null; } else { attempts = 0; connect(); }
+    if (!document.hidden) { attempts = 0; connect(); return; }
+    clearTimeout(retry);
+    stream?.abort("hidden");
+    stream = null;
+    // Whoever comes back after an hour must not take these figures for new ones before they are.
+    if (!since) connection("off");
   });
   addEventListener("online", () => { attempts = 0; connect(); });
 

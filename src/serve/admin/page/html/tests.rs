@@ -28,6 +28,7 @@ fn facts(change: impl FnOnce(&mut api::Status)) -> Facts {
     Facts {
         status: status(change),
         now: Time::from_secs(1_795_176_000),
+        host: "web1".to_owned(),
         ready: true,
         apps: BTreeMap::from([("shop".to_owned(), extra)]),
         events: Vec::new(),
@@ -204,6 +205,7 @@ fn the_form_for_signing_in_knows_nothing() {
     for secret in ["shop", env!("CARGO_PKG_VERSION"), "data-k", "data-order", "Event log"] {
         assert!(!form.contains(secret), "{secret}: {form}");
     }
+    assert!(form.contains("<title>tidegate</title>") && page(&facts(|_| {})).contains("<title>tidegate web1</title>"));
     assert!(form.contains("id=\"token\"") && form.contains("data-signed-out"));
 }
 
