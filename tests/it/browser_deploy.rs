@@ -152,7 +152,9 @@ fn asked_by(mut client: TcpStream) -> String {
 fn a_thousand_backends_and_fifty_drains_are_seen_soon_and_stay_smooth() {
     const APPS: u64 = 50;
     const BACKENDS: u64 = 20;
-    let mut yaml = String::from("apps:\n");
+    // One app has users.
+    let shop = backend("v1", "a1");
+    let mut yaml = Shop::new("cookie").release("v1", &[&shop]).yaml();
     for app in 0..APPS {
         yaml += &format!(
             "  app{app}:\n    match: [{{host: app{app}.test, path: /}}]\n    current: v1\n    health: {{tcp: true, interval: 60s, timeout: 1s}}\n"
@@ -168,16 +170,20 @@ fn a_thousand_backends_and_fifty_drains_are_seen_soon_and_stay_smooth() {
         let (status, said) = tidegate.admin_post("/api/v1/drains", &json!({ "target": format!("app{app}/v1/a1"), "force": true }));
         assert_eq!(status, 201, "{said}");
     }
-    let changes = 100;
-    let arguments = given(&tidegate, json!({ "backends": APPS * BACKENDS, "drains": APPS, "changes": changes }));
-    chromium::drive("crowd", arguments, |asked, _| {
-        assert_eq!(asked, "change figures");
-        for change in 0..changes {
-            let (target, intent) =
-                (format!("app{}/v1/a{}", change % APPS, 2 + change % 10), if change < APPS { "maintain" } else { "serve" });
-            let (status, said) = tidegate.admin_post("/api/v1/intent", &json!({ "target": target, "intent": intent, "force": true }));
-            assert_eq!(status, 200, "{said}");
-            delay(Duration::from_millis(50));
+    let (users, maintained) = (40, 40);
+    let more = json!({ "backends": APPS * BACKENDS + 1, "drains": APPS, "users": users, "maintained": maintained });
+    let mut crowd = Vec::new();
+    chromium::drive("crowd", given(&tidegate, more), |asked, _| {
+        for number in 0..users.max(maintained) {
+            if asked == "users come" {
+                crowd.push(user_on(&tidegate, "a1"));
+            } else {
+                let target = format!("app{number}/v1/a2");
+                let (status, said) =
+                    tidegate.admin_post("/api/v1/intent", &json!({ "target": target, "intent": "maintain", "force": true }));
+                assert_eq!(status, 200, "{said}");
+            }
+            delay(Duration::from_millis(100));
         }
         // The page hears of the last one within a second or two.
         delay(Duration::from_secs(3));

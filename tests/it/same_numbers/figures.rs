@@ -4,6 +4,7 @@
 //! its name; so no source is compared with what it never says, and the story says how much each must have.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -101,8 +102,13 @@ fn of_drain(figures: &mut Figures, drain: &Value) {
     for (level, seconds) in entries(&drain["eta_seconds"]).filter(|(_, seconds)| !seconds.is_null()) {
         figures.insert(format!("{id}.{level}"), plain(seconds));
     }
-    if !drain["upper_bound_seconds"].is_null() {
-        figures.insert(format!("{id}.bound"), plain(&drain["upper_bound_seconds"]));
+    if let Some(bound) = drain["upper_bound_seconds"].as_u64() {
+        figures.insert(format!("{id}.bound"), bound.to_string());
+        // The page tells the minute by which it will be so. Around its turn two clocks may differ.
+        let ends = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() + bound;
+        if (2..58).contains(&(ends % 60)) && bound > 0 {
+            figures.insert(format!("{id}.bound_minute"), format!("{:02}:{:02}", (ends + 60) / 3_600 % 24, (ends + 60) / 60 % 60));
+        }
     }
 }
 
@@ -338,7 +344,13 @@ fn of_cells(cells: Figures) -> Figures {
             }
             "confidence" => drop(figures.insert(format!("{place}.confident"), text.starts_with("The count is sure").to_string())),
             "percent" => drop(figures.insert(key, text.trim_end_matches(" %").to_owned())),
-            "glance" | "bound" | "waits" | "deadline" | "backends" => {}
+            "bound" => {
+                if let Some(told) = text.strip_prefix("By ").and_then(|rest| rest.split(" at the latest").next()) {
+                    let minute = told.rsplit(' ').next().unwrap_or(told);
+                    figures.insert(format!("{place}.bound_minute"), minute.to_owned());
+                }
+            }
+            "glance" | "waits" | "deadline" | "backends" => {}
             _ => drop(figures.insert(key, text.replace(' ', "_"))),
         }
     }
