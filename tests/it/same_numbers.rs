@@ -26,6 +26,9 @@ struct Source {
     drain: &'static [&'static str],
 }
 
+/// One request stays open all the time, however slow the machine.
+const LONG: Duration = Duration::from_secs(300);
+
 const WHOLE_BACKEND: &[&str] =
     &["intent", "health", "admission", "incarnation", "in_flight", "live", "engaged", "kept_alive", "unconfirmed"];
 const WHOLE_RELEASE: &[&str] = &["state", "live", "engaged", "kept_alive", "unconfirmed", "in_flight"];
@@ -140,7 +143,8 @@ fn page_stream_commands_api_and_metrics_say_the_same_at_the_same_moment() {
         .session("idle_timeout: 9m")
         .session("confirm_within: 9m")
         .session("engaged_within: 5s")
-        .session("count_probe: {url_path: /count, json: sessions}");
+        .session("count_probe: {url_path: /count, json: sessions}")
+        .app("timeouts: {read: 10m}");
     let tidegate = shop.release("v1", &[&a1, &a2]).release("v2", &[&b1, &b2]).start();
 
     // Silent until the end.
@@ -164,7 +168,7 @@ fn page_stream_commands_api_and_metrics_say_the_same_at_the_same_moment() {
     for _ in 0..2 {
         assert_eq!(older.get("/").expect_status(200).word("backend"), "a2");
     }
-    let mut holder = engaged[0].tab();
+    let mut holder = engaged[0].tab().with_timeout(LONG);
     let held = std::thread::spawn(move || holder.get("/hold").status);
     wait_for("a request is in flight", SOON, || tidegate.status("shop")["releases"]["v1"]["backends"]["a1"]["in_flight"] == 1);
     wait_for("backends have counted", SOON, || tidegate.counted("shop", "v1", "a1").is_some());
