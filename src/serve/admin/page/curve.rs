@@ -198,14 +198,15 @@ fn place(at: &str, times: &[Time]) -> Option<Time> {
 
 /// The next round number whose half is one, too, for an axis with a middle.
 fn nice(count: u64) -> u64 {
-    let small = [4, 6, 8, 10].into_iter().find(|top| *top >= count);
-    let mut ten: u64 = 10;
+    let small = [4, 6, 8].into_iter().find(|top| *top >= count);
+    let mut scale: u64 = 1;
     small.unwrap_or_else(|| {
         loop {
-            if let Some(top) = [2, 3, 4, 5, 6, 8, 10].into_iter().map(|step| ten.saturating_mul(step)).find(|top| *top >= count) {
+            let tops = [10, 12, 14, 16, 18, 20, 24, 30, 36, 40, 50, 60, 70, 80, 90];
+            if let Some(top) = tops.into_iter().map(|top| scale.saturating_mul(top)).find(|top| *top >= count) {
                 return top;
             }
-            ten = ten.saturating_mul(10);
+            scale = scale.saturating_mul(10);
         }
     })
 }
@@ -270,7 +271,8 @@ mod tests {
         check(37, 40);
         check(41, 50);
         check(u64::MAX, u64::MAX);
-        check(1_000_001, 2_000_000);
+        check(205, 240);
+        check(1_000_001, 1_200_000);
     }
 
     #[test]
