@@ -36,6 +36,7 @@ mod packages;
 mod path_mapping;
 mod pipeline;
 mod process;
+mod prometheus;
 mod relay;
 mod reload;
 mod replay;

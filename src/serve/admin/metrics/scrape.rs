@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Quantile, Summary};
 
 use super::Kind;
 use crate::model::backend::Backend;
@@ -152,6 +153,20 @@ impl Samples {
         histogram.set_sample_sum(sum);
         let mut metric = self.labelled(values);
         metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    pub(super) fn put_quantiles(&mut self, values: &[&str], spans: &[(f64, Duration)]) {
+        let quantile = |&(certainty, span): &(f64, Duration)| {
+            let mut quantile = Quantile::default();
+            quantile.set_quantile(certainty);
+            quantile.set_value(span.as_secs_f64());
+            quantile
+        };
+        let mut summary = Summary::default();
+        summary.set_quantile(spans.iter().map(quantile).collect());
+        let mut metric = self.labelled(values);
+        metric.set_summary(summary);
         self.metrics.push(metric);
     }
 
