@@ -119,6 +119,7 @@ fn a_supervisor_is_told_which_process_to_look_after() {
 
 #[test]
 fn a_container_does_not_end_by_an_upgrade() {
+    crate::process::require_root();
     let a1 = backend("v1", "a1");
     let scratch = Scratch::new("container");
     let folder = scratch.path().display();
