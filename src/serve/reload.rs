@@ -96,6 +96,8 @@ pub struct Reloads {
     applied: ArcSwap<AppliedFile>,
     results: [AtomicU64; ReloadResult::ALL.len()],
     listeners: OnceLock<Vec<ListenerHandle>>,
+    /// When and why the last reload changed nothing; `None` once one succeeds.
+    fault: Mutex<Option<(Time, String)>>,
 }
 
 impl Reloads {
@@ -124,6 +126,15 @@ impl Reloads {
     /// How often each result was met.
     pub fn results(&self) -> [(ReloadResult, u64); ReloadResult::ALL.len()] {
         ReloadResult::ALL.map(|result| (result, self.results.get(result as usize).map_or(0, |count| count.load(Ordering::Relaxed))))
+    }
+
+    /// When and why the last one failed or was refused; `None` when it did not.
+    pub fn fault(&self) -> Option<(Time, String)> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_fault(&self, fault: Option<(Time, String)>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     fn count(&self, result: ReloadResult) {
@@ -211,6 +222,7 @@ impl Reloader {
         };
         if !order.dry_run {
             self.control.reloads.count(result);
+            self.control.reloads.set_fault(done.as_ref().err().map(|rejected| (self.control.now(), rejected.to_string())));
         }
         done
     }

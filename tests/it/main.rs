@@ -9,6 +9,8 @@
 
 mod adoption;
 mod apache;
+mod browser_deploy;
+mod chromium;
 mod client;
 mod closing_tunnels;
 mod cookies;
@@ -34,13 +36,19 @@ mod manual;
 mod nginx;
 mod origin;
 mod outside;
+mod packages;
+mod page;
 mod path_mapping;
+mod pipeline;
 mod process;
+mod prometheus;
 mod relay;
 mod reload;
 mod replay;
 mod rolling_restart;
+mod same_numbers;
 mod scenarios;
+mod shell;
 mod shop;
 mod speaker;
 mod state;

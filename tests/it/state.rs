@@ -5,7 +5,7 @@
 mod clock;
 mod crash;
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod edited;
 mod kept;
 mod refused;

@@ -30,6 +30,9 @@ pub enum Kind {
     Gauge,
     /// Observations in buckets.
     Histogram,
+    /// A figure at several degrees of certainty. By the conventions no other type may have the label `quantile`; sum and count, which
+    /// belong to it, are 0, since nothing was observed.
+    Summary,
 }
 
 impl Kind {
@@ -39,6 +42,7 @@ impl Kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
         }
     }
 }
@@ -265,18 +269,28 @@ pub const METRICS: &[Described] = &[
         out.drains(s, |d, _| d.started.0 as f64 / 1000.0);
     }),
     metric(
-        "tidegate_drain_eta_seconds",
+        "tidegate_drain_deadline_timestamp_seconds",
         Kind::Gauge,
-        &["target", "quantile"],
+        &["target"],
+        "By when the drain is to be empty; absent without a deadline, and once it is over.",
+        |s, out| {
+            for drain in s.drains.iter().filter(|drain| drain.state.runs()) {
+                if let Some(deadline) = drain.deadline {
+                    out.put(&[&drain.target.to_string()], deadline.0 as f64 / 1000.0);
+                }
+            }
+        },
+    ),
+    metric(
+        "tidegate_drain_eta_seconds",
+        Kind::Summary,
+        &["target"],
         "Until the drain is empty, at 50, 90 and 99 % certainty; absent with too little history.",
         |s, out| {
             for (drain, outlook) in s.drains.iter().zip(&s.outlooks) {
                 let over = Outlook { eta: Ok(Eta::default()), upper_bound: None };
                 let Ok(eta) = outlook.as_ref().unwrap_or(&over).eta else { continue };
-                let target = drain.target.to_string();
-                for (quantile, span) in [("0.5", eta.p50), ("0.9", eta.p90), ("0.99", eta.p99)] {
-                    out.put(&[&target, quantile], span.as_secs_f64());
-                }
+                out.put_quantiles(&[&drain.target.to_string()], &[(0.5, eta.p50), (0.9, eta.p90), (0.99, eta.p99)]);
             }
         },
     ),
@@ -366,6 +380,13 @@ pub const METRICS: &[Described] = &[
         }
     }),
     metric(
+        "tidegate_config_last_reload_successful",
+        Kind::Gauge,
+        &[],
+        "0 while the latest reload was refused or failed: what runs is not what the file says.",
+        |s, out| out.put(&[], flag(!s.reload_failed)),
+    ),
+    metric(
         "tidegate_config_last_reload_success_timestamp_seconds",
         Kind::Gauge,
         &[],
@@ -390,7 +411,8 @@ pub const METRICS: &[Described] = &[
 pub fn metrics_table() -> String {
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for m in METRICS {
-        let labels: Vec<String> = m.labels.iter().map(|label| format!("`{label}`")).collect();
+        let own: &[&str] = if m.kind == Kind::Summary { &["quantile"] } else { &[] };
+        let labels: Vec<String> = m.labels.iter().chain(own).map(|label| format!("`{label}`")).collect();
         table.push_str(&format!("| `{}` | {} | {} | {} |\n", m.name, m.kind.as_str(), labels.join(", "), m.help));
     }
     table
@@ -417,6 +439,7 @@ fn family(described: &Described, scrape: &Scrape) -> MetricFamily {
         Kind::Counter => MetricType::COUNTER,
         Kind::Gauge => MetricType::GAUGE,
         Kind::Histogram => MetricType::HISTOGRAM,
+        Kind::Summary => MetricType::SUMMARY,
     });
     family.set_metric(samples.done());
     family

@@ -14,13 +14,13 @@ use crate::shop::{Shop, backend};
 use crate::tidegate::{SOON, Tidegate};
 
 /// A file system in memory, gone with the test.
-struct Disk {
+pub(crate) struct Disk {
     mounted: PathBuf,
     _scratch: Scratch,
 }
 
 impl Disk {
-    fn new() -> Disk {
+    pub(crate) fn new() -> Disk {
         let scratch = Scratch::new("disk");
         let mounted = scratch.path().join("mounted");
         fs::create_dir(&mounted).unwrap();
@@ -28,19 +28,19 @@ impl Disk {
         Disk { mounted, _scratch: scratch }
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.mounted.join("state")
     }
 
     /// Takes all room that is left.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut filler = File::create(self.filler()).unwrap();
         for size in [1 << 16, 1 << 12, 1] {
             while filler.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
-    fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 

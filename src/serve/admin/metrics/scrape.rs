@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Quantile, Summary};
 
 use super::Kind;
 use crate::model::backend::Backend;
@@ -36,6 +37,8 @@ pub(super) struct Scrape {
     pub(super) write_failures: u64,
     /// Reloads, by result.
     pub(super) reloads: [(ReloadResult, u64); ReloadResult::ALL.len()],
+    /// Whether the latest of them changed nothing because it could not.
+    pub(super) reload_failed: bool,
     /// When the file was applied last.
     pub(super) applied_at: Time,
     /// Of each name that a certificate is for: when the first of them ends, in seconds since 1970.
@@ -70,6 +73,7 @@ impl Scrape {
             reports: control.reports.so_far(),
             write_failures: control.write_failures.total(),
             reloads: control.reloads.results(),
+            reload_failed: control.reloads.fault().is_some(),
             applied_at: control.reloads.applied().at,
             certificates,
         }
@@ -149,6 +153,20 @@ impl Samples {
         histogram.set_sample_sum(sum);
         let mut metric = self.labelled(values);
         metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    pub(super) fn put_quantiles(&mut self, values: &[&str], spans: &[(f64, Duration)]) {
+        let quantile = |&(certainty, span): &(f64, Duration)| {
+            let mut quantile = Quantile::default();
+            quantile.set_quantile(certainty);
+            quantile.set_value(span.as_secs_f64());
+            quantile
+        };
+        let mut summary = Summary::default();
+        summary.set_quantile(spans.iter().map(quantile).collect());
+        let mut metric = self.labelled(values);
+        metric.set_summary(summary);
         self.metrics.push(metric);
     }
 
