@@ -14,7 +14,7 @@ mod process;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -95,8 +95,9 @@ impl ReloadResult {
 pub struct Reloads {
     applied: ArcSwap<AppliedFile>,
     results: [AtomicU64; ReloadResult::ALL.len()],
-    latest_failed: AtomicBool,
     listeners: OnceLock<Vec<ListenerHandle>>,
+    /// When and why the last reload changed nothing; `None` once one succeeds.
+    fault: Mutex<Option<(Time, String)>>,
 }
 
 impl Reloads {
@@ -127,13 +128,16 @@ impl Reloads {
         ReloadResult::ALL.map(|result| (result, self.results.get(result as usize).map_or(0, |count| count.load(Ordering::Relaxed))))
     }
 
-    /// Whether the latest reload was refused or failed; false before the first.
-    pub fn latest_failed(&self) -> bool {
-        self.latest_failed.load(Ordering::Relaxed)
+    /// When and why the last one failed or was refused; `None` when it did not.
+    pub fn fault(&self) -> Option<(Time, String)> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_fault(&self, fault: Option<(Time, String)>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     fn count(&self, result: ReloadResult) {
-        self.latest_failed.store(matches!(result, ReloadResult::Refused | ReloadResult::Failed), Ordering::Relaxed);
         if let Some(count) = self.results.get(result as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -218,6 +222,7 @@ impl Reloader {
         };
         if !order.dry_run {
             self.control.reloads.count(result);
+            self.control.reloads.set_fault(done.as_ref().err().map(|rejected| (self.control.now(), rejected.to_string())));
         }
         done
     }

@@ -73,7 +73,7 @@ impl Scrape {
             reports: control.reports.so_far(),
             write_failures: control.write_failures.total(),
             reloads: control.reloads.results(),
-            reload_failed: control.reloads.latest_failed(),
+            reload_failed: control.reloads.fault().is_some(),
             applied_at: control.reloads.applied().at,
             certificates,
         }
