@@ -9,11 +9,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::args::{Ask, Command, Waiting};
+use super::Failure;
+use super::args::{Ask, Command, Waiting, When};
 use super::client::{Client, segment};
 use super::everywhere::Plan;
+use super::screen::{self, Medium};
 use super::wait::{Verdict, wait};
-use super::{Failure, screen};
 use crate::api;
 use crate::config::scalar::parse_duration;
 
@@ -21,19 +22,45 @@ use crate::config::scalar::parse_duration;
 pub(super) struct Operator {
     pub(super) clients: Vec<Client>,
     pub(super) json: bool,
+    /// When standard error is coloured.
+    color: When,
     /// Standard output.
     out: RefCell<Box<dyn Write>>,
+    /// What can be shown there.
+    pub(super) medium: Medium,
     /// Whether anything was written there.
     has_told: Cell<bool>,
+}
+
+/// Where the answer goes.
+pub struct Out {
+    /// Standard output, or what a test reads.
+    pub write: Box<dyn Write>,
+    /// What can be shown there.
+    pub medium: Medium,
+}
+
+impl Out {
+    /// Standard output.
+    pub fn standard(color: When) -> Out {
+        Out { write: Box::new(std::io::stdout()), medium: Medium::of(color, &std::io::stdout()) }
+    }
 }
 
 /// Does what `command` says and writes the answer to `out`; returns the exit code.
 ///
 /// # Errors
 /// Whatever is to be told on standard error, with its exit code.
-pub async fn act(ask: &Ask, command: Command, out: Box<dyn Write>) -> Result<u8, Failure> {
+pub async fn act(ask: &Ask, command: Command, out: Out) -> Result<u8, Failure> {
     let (clients, wrong) = Client::all(ask).map_or_else(|failure| (Vec::new(), Some(failure)), |clients| (clients, None));
-    let operator = Operator { clients, json: ask.json, out: RefCell::new(out), has_told: Cell::new(false) };
+    let operator = Operator {
+        clients,
+        json: ask.json,
+        out: RefCell::new(out.write),
+        medium: out.medium,
+        color: ask.color,
+        has_told: Cell::new(false),
+    };
     let done = match wrong {
         None => operator.act(command).await,
         Some(failure) => Err(failure),
@@ -115,7 +142,7 @@ impl Operator {
                 let words = |done: &api::Upgraded| format!("process {} serves; the one before finishes what it has", done.pid);
                 self.change("/api/v1/upgrade", &json!({}), words).await
             }
-            Command::Run { .. } | Command::Check(_) | Command::Demo { .. } => {
+            Command::Run { .. } | Command::Check(_) | Command::Demo { .. } | Command::Completions { .. } | Command::Man { .. } => {
                 Err(Failure::usage("this command talks to no running process"))
             }
         }
@@ -196,7 +223,7 @@ impl Operator {
             eprintln!("nothing drains: there is nothing to wait for");
             (Verdict::Done, Vec::new())
         } else {
-            wait(drains, limit).await?
+            wait(drains, limit, Medium::of(self.color, &std::io::stderr())).await?
         };
         if self.json {
             self.print(&json!({ "exit": verdict as u8, "drains": last }).to_string())?;
@@ -245,7 +272,7 @@ impl Operator {
         if drains.is_empty() {
             return Ok(None);
         }
-        let (verdict, _) = wait(drains, limit).await?;
+        let (verdict, _) = wait(drains, limit, Medium::of(self.color, &std::io::stderr())).await?;
         Ok((verdict != Verdict::Done).then_some(verdict as u8))
     }
 

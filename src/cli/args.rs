@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::config::scalar::parse_duration;
 
@@ -32,12 +33,26 @@ pub struct Ask {
     #[arg(long, global = true, env = "TIDEGATE_ADMIN", value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:9180")]
     pub admin: Vec<String>,
     /// File that holds the admin token; several, separated by commas, belong to the addresses in that order [default: the token in
-    /// TIDEGATE_TOKEN, else ./tidegate-state/token]
+    /// TIDEGATE_TOKEN, else ./tidegate-state/token or /etc/tidegate/token]
     #[arg(long, global = true, value_name = "PATH", value_delimiter = ',')]
     pub token_file: Vec<PathBuf>,
     /// Print one JSON document on standard output; words go to standard error
     #[arg(long, global = true)]
     pub json: bool,
+    /// Colours: auto, always or never; auto means on a terminal, unless NO_COLOR is set or it is a dumb one
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true, value_enum)]
+    pub color: When,
+}
+
+/// When to use colours: `auto`, `always` or `never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// Where they are seen
+    Auto,
+    /// In files and pipes too
+    Always,
+    /// Nowhere
+    Never,
 }
 
 /// What a deadline does with the sessions that are left.
@@ -251,6 +266,19 @@ pub enum Command {
     },
     /// Replace the running program without losing a connection
     Upgrade,
+    /// Print the completions of a shell: source <(tidegate completions bash)
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page: tidegate man promote | man -l -
+    Man {
+        /// Of this command; without it, of the whole program
+        command: Option<String>,
+        /// Write all pages into this directory instead
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        directory: Option<PathBuf>,
+    },
 }
 
 /// A configuration file.
@@ -326,6 +354,7 @@ mod tests {
             "demo --keep",
             "status",
             "status shop --json --watch",
+            "status --color always",
             "stage shop v43 --backend c1=127.0.0.1:9181 --backend c2=127.0.0.1:9182",
             "promote shop v42 --from v41 --wait --timeout 2h --then evict --force",
             "rollback shop --to v41 --from v42 --then evict --wait",
@@ -345,6 +374,10 @@ mod tests {
             "events --follow",
             "reload --dry-run --force",
             "upgrade",
+            "completions zsh",
+            "man",
+            "man promote",
+            "man --directory d",
             "--admin http://a:1,unix:/run/x.sock --token-file t status",
             "status --admin http://a:1",
         ] {
@@ -369,6 +402,8 @@ mod tests {
             "explain shop --header nonsense",
             "evict shop/v41 --idle soon",
             "destroy",
+            "completions csh",
+            "man promote --directory d",
         ] {
             let words = ["tidegate"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

@@ -2,7 +2,6 @@
 //!
 //! Whoever does not answer is named, and the exit code is 1 then: half an answer must not pass for a whole one.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +13,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::Failure;
 use super::act::{Operator, to_json};
 use super::client::{Client, segment};
 use super::merge::{self, From, Merged};
-use super::{Failure, screen};
+use super::screen::{self, Medium, Text, Tone};
 use crate::api;
 
 const REFRESH: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ struct Answers<'a, T> {
 
 impl Operator {
     pub(super) async fn status(&self, app: Option<&str>, watch: bool) -> Result<u8, Failure> {
-        let terminal = std::io::stdout().is_terminal();
+        let watched = self.medium.redraws;
         let mut seen = false;
         loop {
             let answers = match self.answers("/api/v1/status").await {
@@ -46,18 +46,18 @@ impl Operator {
                 Err(failure) => return Err(failure),
             };
             seen = true;
-            let clear = if watch && terminal && !self.json { "\x1b[H\x1b[J" } else { "" };
+            let clear = if watch && watched && !self.json { "\x1b[H\x1b[J" } else { "" };
             let exit = self.tell_merged(
                 answers,
                 clear,
                 merge::statuses,
                 |status| only(status, app),
-                |status| screen::status(status, app).trim_end().to_owned(),
+                |status| screen::status(status, app, self.medium).trim_end().to_owned(),
             )?;
             if !watch {
                 return Ok(exit);
             }
-            sleep(if terminal { REFRESH } else { REFRESH_UNWATCHED }).await;
+            sleep(if watched { REFRESH } else { REFRESH_UNWATCHED }).await;
         }
     }
 
@@ -66,7 +66,7 @@ impl Operator {
         let path = format!("/api/v1/apps/{}/sessions{}", segment(app), if list { "?list=1" } else { "" });
         let narrow = |report: &mut api::SessionsReport| release.map_or(Ok(()), |release| of_release(report, app, release));
         let answers = self.answers::<api::SessionsReport>(&path).await?;
-        self.tell_merged(answers, "", merge::sessions, narrow, |report| screen::sessions(report).trim_end().to_owned())
+        self.tell_merged(answers, "", merge::sessions, narrow, |report| screen::sessions(report, self.medium).trim_end().to_owned())
     }
 
     pub(super) async fn explain(&self, order: &api::Explain) -> Result<u8, Failure> {
@@ -190,7 +190,7 @@ impl Operator {
         narrow(&mut whole)?;
         let no_answer = failed.iter().map(|failure| failure.message.clone()).collect();
         let merged = Merged { whole, asked, no_answer, differences };
-        let text = if self.json { to_json(&merged)? } else { format!("{}\n\n{}", words(&merged.whole), notes(&merged)) };
+        let text = if self.json { to_json(&merged)? } else { format!("{}\n\n{}", words(&merged.whole), notes(&merged, self.medium)) };
         self.print(&format!("{before}{}", text.trim_end()))?;
         Ok(u8::from(!failed.is_empty()))
     }
@@ -228,13 +228,13 @@ impl Operator {
 }
 
 /// What is said below a merged answer.
-fn notes<T>(merged: &Merged<T>) -> String {
+fn notes<T>(merged: &Merged<T>, medium: Medium) -> String {
     let mut text = String::new();
     for difference in &merged.differences {
-        text.push_str(&format!("they disagree: {difference}\n"));
+        text.push_str(&format!("{}: {difference}\n", Text::of(Tone::Change, "they disagree").on(medium)));
     }
     for missing in &merged.no_answer {
-        text.push_str(&format!("NO ANSWER: {missing}\n"));
+        text.push_str(&format!("{}: {missing}\n", Text::of(Tone::Bad, "NO ANSWER").on(medium)));
     }
     text + &format!("asked: {}; counts are summed, a session that several have seen counts for each\n", merged.asked.join(", "))
 }

@@ -25,8 +25,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
 /// An upgrade ends by itself: each of its three steps may take `server.upgrade_timeout`, an hour at most.
 const UPGRADE: Duration = Duration::from_secs(4 * 3600);
-/// Where `tidegate run` keeps its token unless told otherwise.
-const DEFAULT_TOKEN: &str = "./tidegate-state/token";
+/// Where `tidegate run` keeps its token unless told otherwise, and where the packages put it.
+const DEFAULT_TOKENS: [&str; 2] = ["./tidegate-state/token", "/etc/tidegate/token"];
 
 /// One admin address.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Client {
                 return Err(Failure::usage(format!("--admin names {url} twice")));
             }
             // A token found by chance is shown to this machine only.
-            let token = given.next().flatten().or_else(|| place.is_local().then(|| read_token(Path::new(DEFAULT_TOKEN)).ok()).flatten());
+            let token = given.next().flatten().or_else(|| place.is_local().then(found_token).flatten());
             clients.push(Client { url: url.to_owned(), place, token });
         }
         if clients.is_empty() { Err(Failure::usage("--admin names no address")) } else { Ok(clients) }
@@ -235,6 +235,11 @@ fn given_tokens(ask: &Ask, addresses: usize) -> Result<std::vec::IntoIter<Option
         tokens = vec![tokens.pop().unwrap_or_else(of_environment); addresses];
     }
     Ok(tokens.into_iter())
+}
+
+/// The token of a process on this machine, where nobody said where it is.
+fn found_token() -> Option<String> {
+    DEFAULT_TOKENS.iter().find_map(|path| read_token(Path::new(path)).ok())
 }
 
 fn read_token(path: &Path) -> io::Result<String> {

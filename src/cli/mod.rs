@@ -8,14 +8,17 @@ mod act;
 pub mod args;
 mod ask;
 mod client;
+mod completions;
 mod everywhere;
+mod man;
 mod merge;
 mod process;
-mod screen;
+pub(crate) mod screen;
 #[cfg(test)]
 mod tests;
 pub mod wait;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -88,11 +91,13 @@ pub fn main() -> ExitCode {
         Command::Run { file, force } => process::run(&file.config, force),
         Command::Check(file) => process::check(&file.config, cli.ask.json),
         Command::Demo { keep } => return crate::demo::run(keep),
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Man { command, directory } => man::man(command.as_deref(), directory.as_deref()),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime
                 .map_err(|error| Failure::error(format!("no runtime: {error}")))
-                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command, Box::new(std::io::stdout()))))
+                .and_then(|runtime| runtime.block_on(act::act(&cli.ask, command, act::Out::standard(cli.ask.color))))
         }
     };
     match done {
@@ -103,5 +108,16 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit)
         }
+    }
+}
+
+/// Writes a whole document to standard output; the exit code.
+fn write_out(document: &[u8]) -> Result<u8, Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(document).and_then(|()| out.flush()) {
+        Ok(()) => Ok(0),
+        // Whoever reads has seen enough: `tidegate man | head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(Failure::error(format!("standard output: {error}"))),
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::Failure;
-use super::act::act;
+use super::act::{Out, act};
 use super::args::Cli;
+use super::screen::Medium;
 use crate::model::admission::{Health, Intent};
 use crate::model::ledger::{EndReason, LossCause};
 use crate::serve::admin::tests::{Port, SECRET, port_with};
@@ -52,11 +53,15 @@ impl Write for Paper {
     }
 }
 
+fn paper_out(paper: &Paper) -> Out {
+    Out { write: Box::new(paper.clone()), medium: Medium::PLAIN }
+}
+
 async fn typed_and_read(line: &str, admin: &str, token: &TokenFile) -> (Result<u8, Failure>, String) {
     let paper = Paper::default();
     let words = ["tidegate", "--admin", admin, "--token-file", token.0.to_str().unwrap()].into_iter().chain(line.split(' '));
     let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
-    let done = act(&cli.ask, cli.command, Box::new(paper.clone())).await;
+    let done = act(&cli.ask, cli.command, paper_out(&paper)).await;
     let text = String::from_utf8(paper.0.take()).unwrap();
     (done, text)
 }
@@ -204,7 +209,7 @@ async fn each_address_may_have_a_token_of_its_own() {
     let both = format!("{first},{second}");
     let check = async |admin: &str, files: &str, expected: Result<u8, &str>| {
         let cli = Cli::try_parse_from(["tidegate", "--admin", admin, "--token-file", files, "promote", "shop", "v42"]).unwrap();
-        match (act(&cli.ask, cli.command, Box::new(Paper::default())).await, expected) {
+        match (act(&cli.ask, cli.command, paper_out(&Paper::default())).await, expected) {
             (done, Ok(exit)) => assert_eq!(done, Ok(exit), "{files}"),
             (done, Err(words)) => assert!(done.as_ref().is_err_and(|failure| failure.message.contains(words)), "{files}: {done:?}"),
         }

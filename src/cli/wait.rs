@@ -6,13 +6,14 @@
 //!
 //! Waiting changes nothing: whoever stops waiting, by Ctrl-C or a timeout, leaves the drain running.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
-use super::{Failure, merge, screen};
+use super::screen::{self, Medium, Text, Tone};
+use super::{Failure, merge};
 use crate::api::DrainStatus;
 
 /// Between two looks.
@@ -83,14 +84,14 @@ struct Watched {
 ///
 /// # Errors
 /// A process no longer knows the drain; the only one cannot be reached for a minute.
-pub async fn wait(drains: Vec<(Client, String)>, limit: Option<Duration>) -> Result<(Verdict, Vec<DrainStatus>), Failure> {
+pub async fn wait(drains: Vec<(Client, String)>, limit: Option<Duration>, medium: Medium) -> Result<(Verdict, Vec<DrainStatus>), Failure> {
     let in_company = drains.iter().any(|(client, _)| drains.first().is_some_and(|(first, _)| first.url != client.url));
     let new =
         |(client, id)| Watched { client, id, last: None, verdict: None, dead_since: None, late_since: None, away_since: None, in_company };
     let mut watched: Vec<Watched> = drains.into_iter().map(new).collect();
     let mut ids = watched.iter().map(|w| w.id.clone()).collect::<Vec<_>>();
     ids.dedup();
-    let looking = look_until_over(&mut watched, limit);
+    let looking = look_until_over(&mut watched, limit, medium);
     tokio::select! {
         looked = looking => looked?,
         signal = tokio::signal::ctrl_c() => {
@@ -170,9 +171,9 @@ fn is_over(watched: &[Watched]) -> bool {
     groups.iter().map(Vec::len).sum::<usize>() == watched.len() && groups.iter().all(|group| verdict_of(group).is_some())
 }
 
-async fn look_until_over(watched: &mut [Watched], limit: Option<Duration>) -> Result<(), Failure> {
+async fn look_until_over(watched: &mut [Watched], limit: Option<Duration>, medium: Medium) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut shown = Shown { lines: 0, at: None };
+    let mut shown = Shown { medium, lines: 0, at: None };
     loop {
         for w in watched.iter_mut().filter(|w| w.verdict.is_none()) {
             w.look().await?;
@@ -235,6 +236,8 @@ impl Watched {
 
 /// What is on the screen.
 struct Shown {
+    /// Of standard error.
+    medium: Medium,
     /// Of a terminal: to go up before the next look is shown.
     lines: usize,
     /// Elsewhere: when the last line was written.
@@ -253,7 +256,7 @@ impl Shown {
 
     fn show(&mut self, watched: &[Watched], over: bool) {
         let mut out = std::io::stderr().lock();
-        let terminal = out.is_terminal();
+        let terminal = self.medium.redraws;
         if !terminal && !self.is_due(over, Instant::now()) {
             return;
         }
@@ -269,8 +272,12 @@ impl Shown {
         let width = if width == 0 { 80 } else { width };
         for group in groups(watched) {
             let away = if group.iter().any(|w| w.away_since.is_some()) { "(no contact, trying again) " } else { "" };
-            for line in screen::folded(&format!("{away}{}", screen::drain_line(&together(&group))), width.max(2) - 1) {
-                text.push_str(&line);
+            let mut parts = screen::drain_parts(&together(&group), self.medium);
+            if let Some(first) = parts.first_mut() {
+                *first = Text::of(Tone::Bad, away).and(std::mem::take(first));
+            }
+            for line in screen::folded(parts, width.max(2) - 1) {
+                text.push_str(&line.on(self.medium));
                 text.push('\n');
                 self.lines += 1;
             }
@@ -367,7 +374,7 @@ mod tests {
     #[test]
     fn where_nobody_watches_there_is_one_line_a_minute() {
         let began = Instant::now();
-        let mut shown = Shown { lines: 0, at: None };
+        let mut shown = Shown { medium: Medium::PLAIN, lines: 0, at: None };
         let told = (0..=150).filter(|second| shown.is_due(*second == 150, began + LOOK * *second)).collect::<Vec<_>>();
         assert_eq!(told, [0, 60, 120]);
         assert!(!shown.is_due(true, began + LINE * 9), "the last word is not said twice");

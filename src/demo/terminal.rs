@@ -5,6 +5,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use crate::cli::args::When;
+use crate::cli::screen::Medium;
+
 use super::scene::{Scene, Setting};
 use super::screen::{Canvas, Line, Style, clock, one_line, render};
 
@@ -42,9 +45,8 @@ impl Terminal {
     fn enter() -> Terminal {
         // What went wrong with the first write goes wrong with the first frame too, and is reported there.
         write_all(ENTER).unwrap_or_default();
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(|name| std::env::var(name).ok()).find(|value| !value.is_empty());
-        let unicode = locale.is_some_and(|locale| locale.to_ascii_lowercase().replace('-', "").contains("utf8"));
-        Terminal { unicode, colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+        let medium = Medium::of(When::Auto, &io::stdout());
+        Terminal { unicode: medium.blocks, colours: medium.colours }
     }
 }
 

@@ -20,6 +20,7 @@ use self::evictions::Eviction;
 pub use self::memory::{DrainBook, EvictionMemory};
 use super::clock::Clock;
 use super::forecasts::Forecasts;
+use super::history::History;
 use super::open_tunnels::OpenTunnels;
 use super::reload::Reloads;
 use super::state::WriteFailures;
@@ -60,6 +61,8 @@ pub struct Control {
     pub reports: ReportTally,
     /// The file that was applied last, and what became of reloads.
     pub reloads: Reloads,
+    /// Sessions per release over the last hour.
+    pub history: History,
     /// Attempts to write the state that failed.
     pub write_failures: WriteFailures,
 }
@@ -110,6 +113,7 @@ impl Control {
             overlap: Overlap::default(),
             reports: ReportTally::default(),
             reloads: Reloads::default(),
+            history: History::default(),
             write_failures: WriteFailures::default(),
         }
     }
@@ -363,6 +367,7 @@ impl Control {
     /// The controller's turn, several times a second: expiries and drains.
     pub fn tick(&self) {
         let now = self.now();
+        self.history.observe(&self.snapshot(), now);
         for app in &self.view().apps {
             app.ledger.sweep(now);
             app.tally.observe_visits(app.settings.session.idle_timeout, now);

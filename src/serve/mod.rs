@@ -7,6 +7,7 @@ pub mod control;
 mod date;
 pub mod exchange;
 mod forecasts;
+pub mod history;
 pub mod keeping;
 pub mod open_tunnels;
 pub mod operator;

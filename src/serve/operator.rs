@@ -143,6 +143,7 @@ impl Operator {
             upgrade,
             stop: stopped,
             paused: pause,
+            sight: Default::default(),
         };
         let served = threads.spawn(async move {
             if let Err(error) = admin::serve(listener, access, Arc::new(admin)).await {

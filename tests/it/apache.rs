@@ -24,6 +24,18 @@ pub struct Apache {
 impl Apache {
     /// Balances over `(route, address)` with `stickysession=JSESSIONID|jsessionid`.
     pub fn with_routes(backends: &[(&str, String)]) -> Apache {
+        let mut lines = String::from("<Proxy balancer://it>\n");
+        for (route, address) in backends {
+            lines += &format!("  BalancerMember http://{address} route={route} upgrade=websocket\n");
+        }
+        lines += &format!("  ProxySet stickysession=JSESSIONID|jsessionid\n</Proxy>\nProxyPass {PANEL} !\nProxyPass / balancer://it/\n");
+        let mut apache = Apache::with_lines(&lines);
+        apache.backends = backends.iter().map(|(route, address)| ((*route).to_owned(), address.clone())).collect();
+        apache
+    }
+
+    /// Balances as these lines say.
+    pub fn with_lines(lines: &str) -> Apache {
         require_file(PROGRAM, "apache2-bin");
         let port = free_port();
         let scratch = Scratch::new("apache");
@@ -39,15 +51,7 @@ impl Apache {
         if rustix::process::getuid().is_root() {
             config += "User www-data\nGroup www-data\n";
         }
-        config += "<Proxy balancer://it>\n";
-        for (route, address) in backends {
-            config += &format!("  BalancerMember http://{address} route={route} upgrade=websocket\n");
-        }
-        config += &format!(
-            "  ProxySet stickysession=JSESSIONID|jsessionid\n</Proxy>\n\
-             <Location {PANEL}>\n  SetHandler balancer-manager\n</Location>\n\
-             ProxyPass {PANEL} !\nProxyPass / balancer://it/\n"
-        );
+        config += &format!("<Location {PANEL}>\n  SetHandler balancer-manager\n</Location>\n{lines}");
         let file = scratch.write("apache.conf", &config);
         let mut command = Command::new(PROGRAM);
         command.arg("-DFOREGROUND").arg("-f").arg(file);
@@ -56,8 +60,7 @@ impl Apache {
             process.assert_running();
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
-        let backends = backends.iter().map(|(route, address)| ((*route).to_owned(), address.clone())).collect();
-        Apache { port, backends, _process: process, _scratch: scratch }
+        Apache { port, backends: Vec::new(), _process: process, _scratch: scratch }
     }
 
     /// The port on loopback.

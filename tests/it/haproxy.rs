@@ -28,19 +28,25 @@ impl HaProxy {
 
     /// Balances over `(name, address)`, sticky by this argument of its `cookie` directive.
     pub fn with_cookie(cookie: &str, backends: &[(&str, String)]) -> HaProxy {
+        let mut backend = format!("backend it\n balance roundrobin\n cookie {cookie}\n");
+        for (name, address) in backends {
+            backend += &format!(" server {name} {address} cookie {name}\n");
+        }
+        HaProxy::with_backend("it", &backend)
+    }
+
+    /// Serves the one backend of this text, which is called so.
+    pub fn with_backend(name: &str, backend: &str) -> HaProxy {
         require_file("/usr/sbin/haproxy", "haproxy");
         let port = free_port();
         let scratch = Scratch::new("haproxy");
         let socket = scratch.path().join("admin");
-        let mut config = format!(
+        let config = format!(
             "global\n stats socket {} level admin\n\
              defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n timeout tunnel 1h\n\
-             listen it\n bind 127.0.0.1:{port}\n balance roundrobin\n cookie {cookie}\n",
+             frontend public\n bind 127.0.0.1:{port}\n default_backend {name}\n{backend}",
             socket.display()
         );
-        for (name, address) in backends {
-            config += &format!(" server {name} {address} cookie {name}\n");
-        }
         let file = scratch.write("haproxy.cfg", &config);
         let mut command = Command::new("/usr/sbin/haproxy");
         command.arg("-db").arg("-f").arg(file);

@@ -11,8 +11,8 @@ use crate::shop::{Shop, backend};
 use crate::speaker::{Speaker, next_request};
 use crate::tidegate::Sessions;
 
-/// An MCP server: `initialize` (no session header) gives an id, everything else needs one that this server made.
-fn mcp_server(name: &'static str) -> Speaker {
+/// An MCP server: `initialize` (no session header) gives an id, everything else needs one that this server made, and DELETE ends it.
+pub fn mcp_server(name: &'static str) -> Speaker {
     let sessions = Mutex::new(HashMap::<String, u32>::new());
     Speaker::start(move |stream| {
         let (mut input, mut out) = (BufReader::new(stream.try_clone()?), stream);
@@ -25,6 +25,10 @@ fn mcp_server(name: &'static str) -> Speaker {
                     sessions.insert(id.clone(), 1);
                     (200, format!("Mcp-Session-Id: {id}\r\n"), format!("backend={name} counter=1 id={id}"))
                 }
+                Some(id) if head.word(0) == "DELETE" => match sessions.remove(id) {
+                    Some(_) => (204, String::new(), String::new()),
+                    None => (404, String::new(), String::new()),
+                },
                 Some(id) => match sessions.get_mut(id) {
                     Some(counter) => {
                         *counter += 1;

@@ -19,6 +19,7 @@
 //! | `/events?count=&every=` | server-sent events |
 //! | `/echo` | WebSocket echo |
 //! | `/health` | the settable status, and in `X-Instance` which life this is; never recorded |
+//! | `/health/enable`, `/health/disable` | set it to 200 or 503 |
 //! | `/count` | `{"sessions": n}`, all that it would honour |
 //! | `/die` | breaks all connections and refuses new ones |
 //!
@@ -75,6 +76,19 @@ impl OriginSpec {
             idle_timeout: None,
             prefix: String::new(),
         }
+    }
+
+    /// Another session cookie.
+    pub fn with_cookie(mut self, name: &str) -> OriginSpec {
+        name.clone_into(&mut self.cookie);
+        self
+    }
+
+    /// All pages below that path, and the cookie too.
+    pub fn below(mut self, prefix: &str) -> OriginSpec {
+        prefix.clone_into(&mut self.prefix);
+        prefix.clone_into(&mut self.cookie_path);
+        self
     }
 
     /// Appends the backend's name to its ids.

@@ -2,8 +2,8 @@
 //! admin API, metrics, signals.
 //!
 //! A test writes `apps:` and whatever else it is about; listener, admin address, state directory, grace period and
-//! token file are put before it, each unless the text has that top-level key itself. `@folder` and `@port` in the text
-//! are its directory and its listener's port.
+//! token file are put before it, each unless the text has that top-level key itself. `@folder`, `@port` and `@admin` in the text
+//! are its directory, its listener's port and that of its admin address.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -239,13 +239,22 @@ impl Tidegate {
         Process::start(name, self.command(arguments), &log)
     }
 
-    /// The same on a terminal of so many columns; 0 where nobody has said how many it has.
+    /// The same on a terminal of so many columns, in black and white; 0 where nobody has said how many it has.
     pub fn cli_on_terminal(&self, name: &str, columns: u16, arguments: &[&str]) -> Process {
+        self.cli_on_terminal_in(name, columns, arguments, &[("NO_COLOR", "1"), ("LC_ALL", "C")])
+    }
+
+    /// The same in such an environment: none of the variables that say what a terminal can show is passed on.
+    pub fn cli_on_terminal_in(&self, name: &str, columns: u16, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let typed = self.command(arguments);
         let words = std::iter::once(typed.get_program()).chain(typed.get_args());
         let line = words.map(|word| format!("'{}'", word.display())).collect::<Vec<_>>().join(" ");
         let mut command = Command::new("script");
         command.args(["-qefc", &format!("stty cols {columns}; exec {line}"), "/dev/null"]);
+        for variable in ["NO_COLOR", "CLICOLOR_FORCE", "LC_ALL", "LC_CTYPE", "LANG"] {
+            command.env_remove(variable);
+        }
+        command.env("TERM", "xterm").envs(environment.iter().copied());
         Process::start(name, command, &self.scratch.path().join(format!("{name}.log")))
     }
 
@@ -367,6 +376,8 @@ fn command_for(asked: &[&Tidegate], arguments: &[&str]) -> Command {
     let admin: Vec<String> = asked.iter().map(|tidegate| tidegate.admin_url()).collect();
     let tokens: Vec<String> = asked.iter().map(|tidegate| tidegate.scratch.path().join("token").display().to_string()).collect();
     let mut command = Command::new(binary());
+    // Whoever runs the tests may like colours in files.
+    command.env_remove("CLICOLOR_FORCE");
     command.args(arguments).args(["--admin", &admin.join(","), "--token-file", &tokens.join(",")]).stdin(Stdio::null());
     command
 }
@@ -423,7 +434,7 @@ fn whole_config(scratch: &Scratch, yaml: &str, port: u16, admin_port: u16) -> St
         }
     }
     text += yaml;
-    text.replace("@folder", &folder.to_string()).replace("@port", &port.to_string())
+    text.replace("@folder", &folder.to_string()).replace("@port", &port.to_string()).replace("@admin", &admin_port.to_string())
 }
 
 #[track_caller]

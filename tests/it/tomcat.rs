@@ -127,6 +127,16 @@ impl Tomcat {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Puts a static file into the shop.
+    pub fn touch(&self, file: &str) {
+        self.scratch.write(&format!("shop/{file}"), "alive\n");
+    }
+
+    /// Takes a static file of the shop away.
+    pub fn remove(&self, file: &str) {
+        std::fs::remove_file(self.scratch.path().join("shop").join(file)).expect("it was there");
+    }
+
     /// The sessions that its own manager counts in the shop at `context`.
     pub fn manager_sessions(&self, context: &str) -> usize {
         let list = self.manager("/manager/text/list");

@@ -1,8 +1,10 @@
-//! Who may use the admin port: the bearer token, and the `Host` header.
+//! Who may use the admin port: the bearer token, the `Host` header, and where an order comes from.
 //!
 //! The `Host` check is not about virtual hosts. A web page in an administrator's browser can point its own name at 127.0.0.1 (DNS
-//! rebinding) and then reads what loopback may read without a token; the name it came by gives it away.
+//! rebinding) and then reads what loopback may read without a token; the name it came by gives it away. An order
+//! from a page of another origin is refused, too, though it would lack the token: no browser should be able to try tokens for a stranger.
 
+use std::convert::Infallible;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -10,6 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::fault::Fault;
@@ -42,8 +46,9 @@ impl Token {
     fn read(path: &Path) -> io::Result<Token> {
         let mut text = String::new();
         let file = fs::File::open(path)?;
-        if file.metadata()?.mode() & 0o077 != 0 {
-            log::warn!("token file {} can be read by others: chmod 600 it", path.display());
+        // A group that may read it is somebody's decision: those who may deploy.
+        if file.metadata()?.mode() & 0o027 != 0 {
+            log::warn!("token file {} can be read or changed by others: chmod 640 it", path.display());
         }
         file.take(LARGEST_FILE).read_to_string(&mut text)?;
         let token = text.trim();
@@ -123,30 +128,44 @@ impl Access {
         Ok(Access { token, reach })
     }
 
-    /// Whether such a request may go on.
-    pub(super) fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
+    /// Whether such a request may go on, and as whose.
+    pub(super) fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Reader, Fault> {
+        let reads = *method == Method::GET || *method == Method::HEAD;
         // Orchestrators probe these under any name, and they tell nothing.
         if matches!(uri.path(), "/healthz" | "/readyz") {
-            return Ok(());
+            return Ok(Reader::Stranger);
         }
         if self.reach == Reach::Loopback {
             own_host(uri, headers)?;
         }
-        let reads = *method == Method::GET || *method == Method::HEAD;
-        // The page holds no data, only where to find it.
-        if reads && (self.reach != Reach::Public || uri.path() == "/") {
-            return Ok(());
+        if !reads {
+            same_origin(headers)?;
+        }
+        // What the page is made of tells nothing, and a browser asks for it without the token.
+        if reads && matches!(uri.path(), "/page.css" | "/page.js" | "/orders.js" | "/favicon.svg") {
+            return Ok(Reader::Stranger);
+        }
+        // A token that is shown to the page is looked at wherever it comes from: so the page tells whether it is right.
+        if reads && uri.path() == "/" && headers.contains_key(header::AUTHORIZATION) {
+            return self.token_check(headers);
+        }
+        if reads && self.reach != Reach::Public {
+            return Ok(Reader::Admitted);
+        }
+        // The page asks for the token itself.
+        if reads && uri.path() == "/" {
+            return Ok(Reader::Stranger);
         }
         self.token_check(headers)
     }
 
-    fn token_check(&self, headers: &HeaderMap) -> Result<(), Fault> {
+    fn token_check(&self, headers: &HeaderMap) -> Result<Reader, Fault> {
         let Some(token) = &self.token else {
             let remedy = "set admin.token_file to a path that this process can write, and restart";
             return Err(Fault::new(StatusCode::FORBIDDEN, "this process has no admin token, so it takes no orders", remedy));
         };
         match bearer(headers) {
-            Some(given) if token.is(given) => Ok(()),
+            Some(given) if token.is(given) => Ok(Reader::Admitted),
             Some(_) => Err(Fault::new(
                 StatusCode::UNAUTHORIZED,
                 "the token is wrong",
@@ -159,6 +178,37 @@ impl Access {
             }
         }
     }
+}
+
+/// Whom the page is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// May read what the API tells.
+    Admitted,
+    /// May read nothing but what everybody may.
+    Stranger,
+}
+
+impl<S: Sync> FromRequestParts<S> for Reader {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Reader, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Reader::Stranger))
+    }
+}
+
+/// Refuses an order that a browser sends for a page of another origin. Command lines send neither header (Fetch §3.1, Fetch Metadata §2).
+fn same_origin(headers: &HeaderMap) -> Result<(), Fault> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let site = text("sec-fetch-site").is_none_or(|site| matches!(site, "same-origin" | "none"));
+    let own = text("host").unwrap_or_default();
+    let host = |origin: &str| origin.split_once("://").map(|(_, host)| host.to_ascii_lowercase());
+    let origin = text("origin").is_none_or(|origin| host(origin).is_some_and(|host| host == own.to_ascii_lowercase()));
+    if site && origin {
+        return Ok(());
+    }
+    let remedy = "give orders on this address's own page, or by the command line; a proxy in front must pass the Host header on";
+    Err(Fault::new(StatusCode::FORBIDDEN, "the order comes from a page of another origin", remedy))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -252,11 +302,61 @@ mod tests {
                     check(address, &format!("GET {path}"), authorization, reading);
                     check(address, &format!("HEAD {path}"), authorization, reading);
                 }
-                for path in ["/healthz", "/readyz", "/"] {
+                for path in ["/healthz", "/readyz", "/page.css", "/page.js", "/orders.js", "/favicon.svg"] {
                     check(address, &format!("GET {path}"), authorization, 200);
                 }
+                // Without a token the page asks for it; a wrong one it is told of.
+                check(address, "GET /", authorization, if authorization.is_empty() { 200 } else { expected });
+                check(address, "GET /live", authorization, reading);
             }
         }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_gives_no_orders() {
+        let check = |origin: Option<&str>, site: Option<&str>, expected: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, "127.0.0.1:9180".parse().unwrap());
+            headers.insert(header::AUTHORIZATION, format!("Bearer {SECRET}").parse().unwrap());
+            for (name, value) in [("origin", origin), ("sec-fetch-site", site)] {
+                if let Some(value) = value {
+                    headers.insert(name, value.parse().unwrap());
+                }
+            }
+            let access = access("127.0.0.1:9180", Some(SECRET)).unwrap();
+            let asked = |method: Method| access.check(&method, &Uri::from_static("/api/v1/evict"), &headers).is_ok();
+            assert_eq!(asked(Method::POST), expected, "{origin:?} {site:?}");
+            assert_eq!(asked(Method::DELETE), expected, "{origin:?} {site:?}");
+            assert!(asked(Method::GET), "a link from a chat may be followed");
+        };
+        check(None, None, true);
+        check(Some("http://127.0.0.1:9180"), Some("same-origin"), true);
+        check(Some("http://127.0.0.1:9180"), None, true);
+        check(None, Some("none"), true);
+        check(Some("http://127.0.0.1:9181"), None, false);
+        check(Some("http://localhost:9180"), None, false);
+        check(Some("https://evil.example"), Some("cross-site"), false);
+        check(Some("null"), None, false);
+        check(None, Some("cross-site"), false);
+        check(None, Some("same-site"), false);
+        check(Some("http://127.0.0.1:9180"), Some("cross-site"), false);
+    }
+
+    #[test]
+    fn only_admitted_readers_are_shown_more_than_the_form() {
+        let check = |address: &str, authorization: Option<&str>, expected: Reader| {
+            let mut headers = HeaderMap::new();
+            if let Some(token) = authorization {
+                headers.insert(header::AUTHORIZATION, token.parse().unwrap());
+            }
+            let reader = access(address, Some(SECRET)).unwrap().check(&Method::GET, &Uri::from_static("/"), &headers);
+            assert_eq!(reader.unwrap(), expected, "{address} {authorization:?}");
+        };
+        let right = format!("Bearer {SECRET}");
+        check("127.0.0.1:9180", None, Reader::Admitted);
+        check("unix:/run/x.sock", None, Reader::Admitted);
+        check("0.0.0.0:9180", None, Reader::Stranger);
+        check("0.0.0.0:9180", Some(&right), Reader::Admitted);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | `tell` | handlers that do not |
 //! | `document` | from the snapshot to the shapes of [`crate::api`] |
 //! | [`metrics`] | every metric once |
+//! | `page` | the status page |
 
 mod access;
 mod document;
@@ -17,6 +18,7 @@ mod fault;
 mod listen;
 pub mod metrics;
 mod order;
+mod page;
 mod reload;
 mod tell;
 #[cfg(test)]
@@ -30,7 +32,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -47,9 +49,22 @@ pub use access::{Access, Token};
 pub(crate) use document::drain as drain_document;
 pub use listen::AdminListener;
 use listen::Pausable;
+pub use page::Sight;
 
 /// Largest body of an order: a staged release with a thousand backends fits.
 const BODY_MAX: usize = 64 * 1024;
+
+/// On every answer. The page may load its own style, script and icon and talk to this process: nothing else, and nothing inline.
+const SHIELDS: [(HeaderName, &str); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
 
 /// Longest wait for answers under way when the process stops.
 const LEAVING: Duration = Duration::from_secs(3);
@@ -87,6 +102,8 @@ pub struct Admin {
     pub stop: watch::Receiver<bool>,
     /// True while nobody is accepted, since another process may be about to answer here.
     pub paused: watch::Receiver<bool>,
+    /// What open status pages share.
+    pub sight: Sight,
 }
 
 /// Serves until `admin.stop` says true and the exchanges under way have ended, or had [`LEAVING`] to do so.
@@ -137,7 +154,12 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
         .route("/upgrade", post(order::upgrade));
     let v1 = v1.layer(from_fn_with_state(Arc::clone(&admin), written_down));
     Router::new()
-        .route("/", get(tell::page))
+        .route("/", get(page::page))
+        .route("/live", get(page::live))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/orders.js", get(page::orders))
+        .route("/favicon.svg", get(page::icon))
         .route("/healthz", get(tell::healthz))
         .route("/readyz", get(tell::readyz))
         .route("/metrics", get(tell::prometheus))
@@ -150,20 +172,20 @@ fn router(access: Access, admin: Arc<Admin>) -> Router {
 }
 
 /// Before every handler the access check, after it the headers that keep answers out of caches and frames.
-async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+async fn guard(State(access): State<Access>, mut request: Request, next: Next) -> Response {
     let checked = access.check(request.method(), request.uri(), request.headers());
     let mut response = match checked {
-        Ok(()) => plain_words(next.run(request).await),
+        Ok(reader) => {
+            request.extensions_mut().insert(reader);
+            plain_words(next.run(request).await)
+        }
         Err(fault) => fault.into_response(),
     };
     if response.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-    ] {
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    for (name, value) in SHIELDS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -21,10 +21,6 @@ use crate::api;
 use crate::model::event::Event;
 
 type Shared = State<Arc<Admin>>;
-
-pub(super) async fn page() -> Html<&'static str> {
-    Html(include_str!("page.html"))
-}
 
 /// 200 while the process lives.
 pub(super) async fn healthz() -> &'static str {

@@ -1,5 +1,6 @@
 //! The admin port as its users meet it: real sockets, a real `Control`, no proxy.
 
+mod page;
 mod strangers;
 
 use std::net::SocketAddr;
@@ -97,6 +98,7 @@ fn admin(control: &Arc<Control>) -> (Arc<Admin>, watch::Sender<bool>) {
         upgrade: Box::new(|| Err("nobody upgrades here".to_owned())),
         stop: stopped,
         paused: watch::channel(false).1,
+        sight: Sight::default(),
     };
     (Arc::new(admin), stop)
 }

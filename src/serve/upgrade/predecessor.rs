@@ -27,6 +27,14 @@ const LOOK: Duration = Duration::from_millis(100);
 /// As often as the thread that writes takes notes.
 const TURN: Duration = Duration::from_millis(50);
 
+/// Inits of containers. Each ends with the one process that it started, whatever else runs by then.
+const INITS: [&str; 5] = ["tini", "tini-static", "docker-init", "dumb-init", "catatonit"];
+
+fn container_ends_with_us() -> bool {
+    let init = || std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
+    std::process::id() == 1 || (std::os::unix::process::parent_id() == 1 && INITS.contains(&init().trim()))
+}
+
 /// Why the old process serves on.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
@@ -39,8 +47,8 @@ pub enum UpgradeError {
     /// The process stops.
     #[error("this process is stopping")]
     Stopping,
-    /// The first process of a container.
-    #[error("this is process 1, and the container would end with it: start a container with the new version instead")]
+    /// The first process of a container, or the one that its init waits for.
+    #[error("the container would end with this process: start a container with the new version instead")]
     First,
     /// The program cannot be started.
     #[error("{program} cannot be started: {source}")]
@@ -143,7 +151,7 @@ impl Predecessor {
             if self.control.is_frozen() || self.control.withholds_verdicts() {
                 return Err(UpgradeError::Early);
             }
-            if std::process::id() == 1 {
+            if container_ends_with_us() {
                 return Err(UpgradeError::First);
             }
             *state = State::HandingOver;

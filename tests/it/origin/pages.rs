@@ -85,6 +85,11 @@ impl Shared {
                 let life = self.lives.load(Ordering::SeqCst).to_string();
                 Reply::new(self.health.load(Ordering::SeqCst), "health").with("X-Instance", life)
             }
+            "/health/enable" | "/health/disable" => {
+                let status = if path == "/health/enable" { 200 } else { 503 };
+                self.health.store(status, Ordering::SeqCst);
+                Reply::new(204, "")
+            }
             _ => Reply::new(404, "no such page"),
         }
     }
@@ -128,7 +133,8 @@ impl Shared {
             .map(|(_, value)| value);
         let path = target.split('?').next().unwrap_or_default();
         let from_path = path.split(";jsessionid=").skip(1).take(1);
-        let id = from_cookies.chain(from_path).find(|id| sessions.contains_key(*id))?;
+        let from_query = query_value(target, &self.spec.cookie);
+        let id = from_cookies.chain(from_path).chain(from_query).find(|id| sessions.contains_key(*id))?;
         sessions.get_mut(id)?.last_seen = Instant::now();
         Some(id.to_owned())
     }

@@ -118,7 +118,7 @@ fn a_supervisor_is_told_which_process_to_look_after() {
 }
 
 #[test]
-fn the_first_process_of_a_container_is_not_replaced() {
+fn a_container_does_not_end_by_an_upgrade() {
     let a1 = backend("v1", "a1");
     let scratch = Scratch::new("container");
     let folder = scratch.path().display();
@@ -128,19 +128,27 @@ fn the_first_process_of_a_container_is_not_replaced() {
          state: {{directory: {folder}/state}}\n",
         free_port()
     );
-    scratch.write("tidegate.yaml", &(around + &Shop::new("cookie").release("v1", &[&a1]).yaml()));
-    let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--kill-child"]).arg(binary()).args(["run", "-c"]).arg(scratch.path().join("tidegate.yaml"));
-    let process = Process::start("unshare", command, &scratch.path().join("tidegate.log"));
-    wait_for("it answers", SOON, || Browser::new(admin).send(Call::get("/readyz")).is_ok_and(|answer| answer.status == 200));
-    let mut command = Command::new(binary());
-    let url = format!("http://127.0.0.1:{admin}");
-    command.args(["upgrade", "--admin", &url, "--token-file", &format!("{folder}/token")]);
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("this is process 1, and the container would end with it"), "{said}");
-    drop(process);
+    let config = scratch.write("tidegate.yaml", &(around + &Shop::new("cookie").release("v1", &[&a1]).yaml()));
+    let run = format!("{} run -c {}", binary().display(), config.display());
+    // An init like tini ends with the process it started; the shell that does so here goes by its name.
+    let init = scratch.path().join("tini");
+    std::fs::copy("/bin/sh", &init).unwrap();
+    for first in [run.clone(), format!("{} -c '{run}; exit 0'", init.display())] {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &format!("exec {first}")]);
+        let mut process = Process::start("unshare", command, &scratch.path().join("tidegate.log"));
+        wait_for("it answers", SOON, || {
+            process.assert_running();
+            Browser::new(admin).send(Call::get("/readyz")).is_ok_and(|answer| answer.status == 200)
+        });
+        let mut command = Command::new(binary());
+        let url = format!("http://127.0.0.1:{admin}");
+        command.args(["upgrade", "--admin", &url, "--token-file", &format!("{folder}/token")]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{first}: {said}");
+        assert!(said.contains("the container would end with this process"), "{first}: {said}");
+    }
 }
 
 #[test]

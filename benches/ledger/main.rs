@@ -3,7 +3,10 @@
 //! `cargo bench --bench ledger`; `TIDEGATE_BENCH_TEN_MILLION=1` adds 10^7 sessions (a gigabyte). One thread, uniformly
 //! random sessions: no session is in the processor's cache by luck, so at a million the times are mostly cache misses.
 //! What is then left of "flat" shows beside the peer: a plain hash map of as many sessions, with entries as large, that does
-//! as many look-ups and changes per exchange and nothing else.
+//! as many look-ups and changes per exchange and nothing else. `cargo bench --bench ledger -- work` counts instructions
+//! instead (it needs valgrind), which no cache changes.
+
+mod work;
 
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
@@ -22,8 +25,14 @@ const ROUNDS: u64 = 5;
 const EPOCH: Time = Time::from_secs(1_700_000_000);
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, rest @ ..] = arguments.as_slice()
+        && word == "work"
+    {
+        return if rest.len() == 3 { work::perform(rest) } else { work::table() };
+    }
     // `cargo test --all-targets` runs this too, without the argument and without optimisation.
-    let measuring = std::env::args().any(|argument| argument == "--bench");
+    let measuring = arguments.iter().any(|argument| argument == "--bench");
     weigh(if measuring { 1_000_000 } else { 10_000 });
     let mut sizes = if measuring { vec![1_000, 10_000, 100_000, 1_000_000] } else { vec![1_000] };
     if std::env::var_os("TIDEGATE_BENCH_TEN_MILLION").is_some() {

@@ -1,0 +1,157 @@
+// What each order on the status page means: said in figures before it is given, out of the status document of that moment, and the call to
+// the API that gives it. Nothing here touches the page.
+"use strict";
+
+window.tidegateOrders = (() => {
+  const people = (count) => (count === 1 ? "1 person" : `${count} people`);
+  const be = (count) => (count === 1 ? "is" : "are");
+  const finish = (count) => (count === 1 ? "That person finishes there" : "They finish there");
+  const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const sum = (all, kind) => all.reduce((total, one) => total + one[kind], 0);
+
+  /** `37 people are on v41; 12 are active.` */
+  function who(place, sessions) {
+    if (sessions.live === 0) return sessions.unconfirmed ? `Nobody has a session on ${place} but ${count(sessions.unconfirmed, "unconfirmed newborn")}.` : `Nobody has a session on ${place}.`;
+    return `${people(sessions.live)} ${be(sessions.live)} on ${place}; ${sessions.engaged} ${be(sessions.engaged)} active.`;
+  }
+
+  /** What a target is at this moment. */
+  function look(status, target) {
+    const [app, release, backend] = target.split("/");
+    const found = status.apps[app];
+    const of = found?.releases[release];
+    const one = of?.backends[backend];
+    if (!found || (release && !of) || (backend && !one)) throw { status: 404, error: `${target} does not exist any more`, remedy: "look at the page again" };
+    return { app, release, backend, found, of, one, name: backend ?? release, sessions: (one ?? of)?.sessions, current: found.releases[found.current] };
+  }
+
+  const drainOf = (status, target) => status.drains.find((drain) => drain.target === target && drain.verdict === null);
+
+  function becomesCurrent(at, release) {
+    const backends = Object.values(at.found.releases[release].backends);
+    const up = backends.filter((backend) => backend.health === "up" && backend.intent === "serve").length;
+    const says = [`${release} takes all new sessions from now on. ${up} of its ${count(backends.length, "backend")} ${be(up)} up.`];
+    if (at.current) {
+      const { live } = at.current.sessions;
+      says.push(who(at.found.current, at.current.sessions) + (live ? ` ${finish(live)}; new ones get ${release}.` : ""));
+    }
+    return says;
+  }
+
+  /** Where those go who are new, without this backend. */
+  function elsewhere(at) {
+    const names = [];
+    for (const [release, { backends }] of Object.entries(at.found.releases)) {
+      for (const [name, { admission }] of Object.entries(backends)) if (admission === "everyone" && !(release === at.release && (!at.backend || name === at.backend))) names.push(`${release}/${name}`);
+    }
+    const more = names.length > 4 ? ` and ${names.length - 4} more` : "";
+    return names.length ? names.slice(0, 4).join(", ") + more : null;
+  }
+
+  function evicted(at, sessions) {
+    const rate = Number(document.querySelector(`[data-app="${CSS.escape(at.app)}"]`)?.dataset.evictPerSecond ?? 50);
+    const to = elsewhere(at) ?? "nowhere: nobody takes new sessions";
+    const seconds = Math.ceil(sessions.live / Math.max(1, rate));
+    const says = [`${people(sessions.live)} ${be(sessions.live)} sent away from ${at.name} now, ${rate} per second${seconds > 1 ? `: that takes ${count(seconds, "second")}` : ""}. Whoever comes back is new on ${to}.`];
+    const active = { 0: "None of them is active.", 1: "1 of them is active and loses what is not saved." };
+    says.push(active[sessions.engaged] ?? `${sessions.engaged} of them are active and lose what they have not saved.`);
+    return says;
+  }
+
+  const began = (drains = []) => (drains.length ? ` Drain ${drains.join(", ")} runs.` : "");
+
+  /** By the word of the button: what will happen, and the call that makes it so. */
+  return (ask) => ({
+    promote(target, status) {
+      const at = look(status, target);
+      const own = drainOf(status, target);
+      return {
+        title: `Promote ${at.release}?`, confirm: `Promote ${at.release}`, options: ["deadline", "then"], force: true,
+        says: [...becomesCurrent(at, at.release), ...(own ? [`${at.release} drains at present: that drain, ${own.id}, ends.`] : [])],
+        call: (fields) => ask("POST", `/api/v1/apps/${at.app}/promote`, { release: at.release, from: at.found.current, ...fields }),
+        done: (answer) => `${at.release} takes new sessions.${began(answer.drains)}`,
+      };
+    },
+    rollback(target, status, button) {
+      const at = look(status, target), to = button.dataset.to;
+      return {
+        title: `Roll back ${at.app} to ${to}?`, confirm: `Roll back to ${to}`, options: ["deadline", "then"], force: true,
+        says: becomesCurrent(at, to),
+        call: (fields) => ask("POST", `/api/v1/apps/${at.app}/rollback`, { to, from: at.found.current, ...fields }),
+        done: (answer) => `${to} takes new sessions again.${began(answer.drains)}`,
+      };
+    },
+    drain(target, status) {
+      const at = look(status, target), to = elsewhere(at), { live } = at.sessions;
+      return {
+        title: `Drain ${at.name}?`, confirm: `Drain ${at.name}`, options: ["deadline", "then"], force: true,
+        says: [
+          `${at.name} takes no new sessions from now on${to ? `; they go to ${to}` : ". It is the last one that does"}.`,
+          who(at.name, at.sessions) + (live ? ` ${finish(live)}.` : ""),
+        ],
+        call: (fields) => ask("POST", "/api/v1/drains", { target, ...fields }),
+        done: (answer) => `Drain ${answer.id} of ${target} began with ${people(answer.initial)}.`,
+      };
+    },
+    serve(target, status) {
+      const at = look(status, target), drain = drainOf(status, target);
+      return {
+        title: `Let ${at.name} serve?`, confirm: `${at.name} serves`, options: [], force: false,
+        says: [
+          `${at.name} takes part again${at.one ? (at.one.health === "up" ? " at once: it is up" : ` as soon as it is up (it is ${at.one.health})`) : ""}.`,
+          who(at.name, at.sessions),
+          ...(drain ? [`Drain ${drain.id} of it ends without a verdict, ${drain.remaining} of ${drain.initial} left.`] : []),
+        ],
+        call: () => ask("POST", "/api/v1/intent", { target, intent: "serve" }),
+        done: () => `${target} serves.`,
+      };
+    },
+    maintain(target, status) {
+      const at = look(status, target), { live } = at.sessions;
+      return {
+        title: `Maintain ${at.name}?`, confirm: `Maintain ${at.name}`, options: [], force: true, danger: live > 0,
+        says: [
+          `Nobody goes to ${at.name} any more, whoever has a session there neither.`,
+          who(at.name, at.sessions) + (live ? " That is refused: drain it first." : ""),
+        ],
+        call: (fields) => ask("POST", "/api/v1/intent", { target, intent: "maintain", ...fields }),
+        done: () => `Nobody goes to ${target} any more.`,
+      };
+    },
+    evict(target, status) {
+      const at = look(status, target);
+      return {
+        title: `Evict everybody from ${at.name}?`, confirm: `Evict ${people(at.sessions.live)}`, options: ["idle"], force: false, danger: true,
+        says: at.sessions.live ? evicted(at, at.sessions) : [who(at.name, at.sessions)],
+        call: (fields) => ask("POST", "/api/v1/evict", { target, ...fields }),
+        done: (answer) => `${people(answer.evicted)} ${be(answer.evicted)} sent away from ${target}.`,
+      };
+    },
+    stop(target, status) {
+      const at = look(status, target), { live, unconfirmed } = at.sessions, flight = sum(Object.values(at.of.backends), "in_flight");
+      return {
+        title: `Stop ${at.release}?`, confirm: `Stop ${at.release}`, options: [], force: true, danger: live > 0,
+        says: [
+          `${at.release} admits nobody any more, and it may be switched off${flight ? ` when the ${count(flight, "exchange")} under way ${flight === 1 ? "has" : "have"} ended` : ""}.`,
+          who(at.release, at.sessions) + (live + unconfirmed ? " That is refused while it is so." : ""),
+        ],
+        call: (fields) => ask("POST", `/api/v1/apps/${at.app}/releases/${at.release}/stop`, fields.force ? fields : {}),
+        done: () => `${target} is stopped.`,
+      };
+    },
+    cancel(id, status) {
+      const drain = status.drains.find((one) => one.id === id);
+      if (!drain) throw { status: 404, error: `drain ${id} does not exist any more`, remedy: "look at the page again" };
+      const release = drain.target.split("/").length === 2 && !drain.target.startsWith("host:");
+      return {
+        title: `Cancel drain ${id} of ${drain.target}?`, confirm: `Cancel drain ${id}`, options: [], force: false,
+        says: [
+          `${drain.remaining} of ${drain.initial} are left; ${drain.sessions.engaged} ${be(drain.sessions.engaged)} active.`,
+          release ? `${drain.target} goes on without new sessions, but nobody watches for its last one. Promote it to let it serve again.` : `${drain.target} serves again and takes new sessions.`,
+        ],
+        call: () => ask("DELETE", `/api/v1/drains/${id}`),
+        done: () => `Drain ${id} is cancelled.`,
+      };
+    },
+  });
+})();
