@@ -211,7 +211,7 @@ fn draw(prometheus: &Prometheus) {
         // It looks at whole seconds, and the present one is not over.
         picture.contains("v2 empties, v1 fills, and the end is proven").then_some(picture)
     });
-    assert_eq!((picture.matches("<polygon class=\"area").count(), picture.matches("drained after").count()), (2, 1), "{picture}");
+    assert_eq!((picture.matches("<polygon class=\"area").count(), picture.matches("drained, seen after").count()), (2, 1), "{picture}");
     assert!(!picture.contains("nan") && picture.trim_end().ends_with("</svg>"), "{picture}");
 }
 

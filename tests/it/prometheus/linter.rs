@@ -1,8 +1,8 @@
 //! The rules of Grafana's dashboard linter, by their names there, and a few of our own.
 //!
-//! All of them are kept but those about Loki (`target-logql-rule`, `target-logql-auto-rule`): nothing here asks Loki. That expressions are valid
-//! PromQL (`target-promql-rule`, `template-label-promql-rule`) is judged by a real Prometheus, which evaluates every one of them. One
-//! exception: totals of the time shown are `increase(...[$__range])`, which no `$__rate_interval` can say.
+//! All of them are kept but those about Loki (`target-logql-rule`, `target-logql-auto-rule`): nothing here asks Loki. That expressions
+//! are valid PromQL (`target-promql-rule`, `template-label-promql-rule`) is judged by a real Prometheus, which evaluates every one of
+//! them. One exception: totals of the time shown are `increase(...[$__range])`, which no `$__rate_interval` can say.
 
 use std::collections::BTreeSet;
 

@@ -360,10 +360,8 @@ fn comes_and_goes(mut origin: Origin, prometheus: &Prometheus) -> Origin {
 
 fn shop(disk: &Disk, folder: &Scratch, tls_port: u16, receivers: &[Speaker; 2]) -> Shop {
     let certificate = folder.path().join("shop.pem");
-    let listeners = format!(
-        "listeners: [{{address: \"127.0.0.1:@port\"}}, {{address: \"127.0.0.1:{tls_port}\", tls: {{certificates: [{{certificate: \"{}\"}}]}}}}]",
-        certificate.display()
-    );
+    let tls = format!("tls: {{certificates: [{{certificate: \"{}\"}}]}}", certificate.display());
+    let listeners = format!("listeners: [{{address: \"127.0.0.1:@port\"}}, {{address: \"127.0.0.1:{tls_port}\", {tls}}}]");
     Shop::new("cookie")
         .process(&listeners)
         .process(&format!("state: {{directory: {}}}", disk.state().display()))
