@@ -44,7 +44,7 @@ export function same(found, expected, what) {
 }
 
 /** Looks until `look` gives something true; the page itself changes, nobody reloads it. */
-export async function until(what, look, seconds = 20) {
+export async function until(what, look, seconds = 40) {
   const end = Date.now() + seconds * 1000;
   let last;
   while (Date.now() < end) {
@@ -76,7 +76,7 @@ export async function inChromium(story, options = {}) {
     viewport: { width: 1280, height: 900 },
     ...options,
   });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(40_000);
   try {
     await story(context);
   } finally {
