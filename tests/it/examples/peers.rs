@@ -67,6 +67,8 @@ fn a_haproxy_that_inserts_is_the_first_release_and_drains_like_any_other() {
     let origins = ["web1", "web2"].map(|name| Origin::start(OriginSpec::new("v1", name)));
     let haproxy = HaProxy::with_cookie_insert(&named(&["web1", "web2"], &origins));
     let mut known = ["web1", "web2"].map(|home| User::on(haproxy.port(), AT_ROOT, home));
+    // One who clicks once before the promotion.
+    let mut seldom = User::on(haproxy.port(), AT_ROOT, "web2");
     let example = Example::of("haproxy-insert.yaml").at(&named(&ADDRESSES[..2], &origins));
     let tidegate = example.with("10.0.0.5:8080", &format!("127.0.0.1:{}", haproxy.port())).start();
     wait_for_admission(&tidegate, &["haproxy/haproxy"], "everyone");
@@ -80,11 +82,15 @@ fn a_haproxy_that_inserts_is_the_first_release_and_drains_like_any_other() {
         assert!(user.browser.cookie("tidegate_shop").is_some(), "pinned: {:?}", user.browser.cookies());
     }
     tidegate.wait_for_sessions("shop", "haproxy", 2, 0);
+    seldom.moves_to(tidegate.port());
+    seldom.click();
     let mut promotion = tidegate.cli_in_background("promote", &["promote", "shop", "direct", "--wait"]);
     tidegate.wait_for_state("shop", "haproxy", "draining");
     let mut later = [User::on(tidegate.port(), AT_ROOT, "web1")];
     assert_eq!(later[0].browser.cookie("SRV"), None, "they never meet HAProxy");
-    ends_when_they_leave(&mut promotion, known.into(), &mut later);
+    seldom.click();
+    let staying: Vec<User> = known.into_iter().chain([seldom]).collect();
+    ends_when_they_leave(&mut promotion, staying, &mut later);
     assert_eq!(tidegate.release_state("shop", "haproxy"), "drained");
     drop(haproxy);
     later[0].click();

@@ -154,9 +154,10 @@ fn every_command_that_is_mentioned_exists() {
         for (number, line) in text.lines().enumerate() {
             let comment = line.split_once('#').map_or("", |(_, comment)| comment.trim());
             let quoted = comment.split('`').enumerate().filter(|(at, _)| at % 2 == 1).map(|(_, word)| word);
-            // A command on a line of its own has its explanation three spaces further on.
-            let whole = comment.find("tidegate ").map(|at| comment[at..].split("   ").next().unwrap_or_default());
-            let whole = whole.filter(|_| !comment.contains('`') && line.starts_with("#  "));
+            // A command on a line of its own, or behind a number or what it stands for; its explanation is three spaces further on.
+            let begins = |before: &str| before.is_empty() || before.ends_with("  ") || before.trim_end_matches(". ").parse::<u8>().is_ok();
+            let whole = comment.find("tidegate ").filter(|at| line.starts_with("#  ") && begins(&comment[..*at]));
+            let whole = whole.map(|at| comment[at..].split("   ").next().unwrap_or_default());
             for word in quoted.chain(whole).filter(|word| word.starts_with("tidegate ")) {
                 seen += 1;
                 assert_eq!(mentioned_wrongly(word), None, "{}:{}: {word}", file.display(), number + 1);

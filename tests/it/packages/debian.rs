@@ -21,6 +21,7 @@ const SCRIPTS: [&str; 4] = ["build", "postinst", "prerm", "postrm"];
 fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     require_file("/usr/bin/dpkg-deb", "dpkg");
     require_file("/usr/bin/shellcheck", "shellcheck");
+    require_file("/usr/sbin/logrotate", "logrotate");
     for script in SCRIPTS {
         succeeds(Command::new("shellcheck").arg(project("deploy/debian").join(script)));
     }
@@ -48,12 +49,18 @@ fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     assert_eq!(user.get("/").number("counter"), 3, "the session goes on");
     wait_for("the old process is gone", SOON, || room.shell("pidof tidegate").split_whitespace().count() == 1);
 
+    room.shell("logrotate --force /etc/logrotate.d/tidegate");
+    wait_for("a new log is begun", SOON, || room.shell("ls /var/log/tidegate").split_whitespace().eq(["access.log", "access.log.1"]));
+    assert_eq!(user.get("/").number("counter"), 4);
+    let lines = || room.shell("cd /var/log/tidegate; wc -l < access.log.1; wc -l < access.log");
+    wait_for("the next line is in the new one", SOON, || lines() == "3\n1\n");
+
     // The new program refuses: here because of the file, which it would be told to run with.
     room.shell("cp /etc/tidegate/tidegate.yaml /good && echo 'nonsense: 1' >> /etc/tidegate/tidegate.yaml");
     let process = room.shell("pidof tidegate");
     let said = room.dpkg(&["-i", &versions[1]]);
     assert!(said.contains("nonsense") && said.contains("THE OLD PROGRAM STILL RUNS"), "{said}");
-    assert_eq!((user.get("/").number("counter"), room.shell("pidof tidegate")), (4, process));
+    assert_eq!((user.get("/").number("counter"), room.shell("pidof tidegate")), (5, process));
     room.shell("cp /good /etc/tidegate/tidegate.yaml");
     let asked = room.shell("cat /systemctl.log");
     assert!(asked.contains("daemon-reload") && !asked.contains("stop") && !asked.contains("start"), "{asked}");
@@ -65,7 +72,7 @@ fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     assert_eq!(room.shell("ls /usr/bin/tidegate 2>&1 || true").lines().count(), 1);
     room.shell("test ! -e /usr/bin/tidegate && test -e /var/lib/tidegate/state.db && test -e /etc/tidegate/tidegate.yaml");
     room.dpkg(&["-P", "tidegate"]);
-    room.shell("test ! -e /var/lib/tidegate && test ! -e /etc/tidegate && test ! -e /etc/default/tidegate");
+    room.shell("test ! -e /var/lib/tidegate && test ! -e /etc/tidegate && test ! -e /etc/default/tidegate && test ! -e /var/log/tidegate");
 }
 
 fn build(scratch: &Scratch) -> String {
@@ -88,6 +95,7 @@ fn what_is_in_it(scratch: &Scratch, package: &str) {
     for file in [
         "etc/tidegate/tidegate.yaml",
         "etc/default/tidegate",
+        "etc/logrotate.d/tidegate",
         "usr/lib/systemd/system/tidegate.service",
         "usr/lib/sysusers.d/tidegate.conf",
         "usr/share/bash-completion/completions/tidegate",
@@ -112,7 +120,10 @@ fn what_is_in_it(scratch: &Scratch, package: &str) {
     let folder = scratch.path().join("control");
     succeeds(Command::new("dpkg-deb").arg("--control").arg(package).arg(&folder));
     let conffiles = fs::read_to_string(folder.join("conffiles")).expect("conffiles");
-    assert_eq!(conffiles.split_whitespace().collect::<Vec<_>>(), ["/etc/tidegate/tidegate.yaml", "/etc/default/tidegate"]);
+    assert_eq!(
+        conffiles.split_whitespace().collect::<Vec<_>>(),
+        ["/etc/tidegate/tidegate.yaml", "/etc/default/tidegate", "/etc/logrotate.d/tidegate"]
+    );
     for script in ["postinst", "prerm", "postrm"] {
         succeeds(Command::new("sh").arg("-n").arg(folder.join(script)));
     }
@@ -210,6 +221,7 @@ const SYSTEMCTL: &str = "\
 echo \"$*\" >> /systemctl.log
 case \"$*\" in
     *is-active*tidegate*) pidof tidegate > /dev/null ;;
+    *kill*USR1*tidegate*) kill -USR1 $(pidof tidegate) ;;
     *stop*tidegate*) kill $(pidof tidegate); while pidof tidegate > /dev/null; do sleep 0.1; done ;;
 esac
 ";
@@ -227,7 +239,8 @@ impl Service {
         let edit = format!(
             "sed -i 's/0.0.0.0:80$/127.0.0.1:{port}/; s/127.0.0.1:9180/127.0.0.1:{admin}/; s/127.0.0.1:8081/{address}/; s|path: /$|path: /health|' \
              /etc/tidegate/tidegate.yaml; echo TIDEGATE_ADMIN=http://127.0.0.1:{admin} >> /etc/default/tidegate; \
-             install -d -o tidegate -g tidegate -m 700 /var/lib/tidegate"
+             install -d -o tidegate -g tidegate -m 700 /var/lib/tidegate; install -d -o tidegate -g tidegate -m 750 /var/log/tidegate; \
+             echo 'server: {{access_log: {{path: /var/log/tidegate/access.log}}}}' >> /etc/tidegate/tidegate.yaml"
         );
         room.shell(&edit);
         let mut command = room.command();
