@@ -66,11 +66,10 @@ pub fn drive(name: &str, arguments: Value, mut answer: impl FnMut(&str, &Value) 
         }
     };
     if !ended_by_itself {
+        // Chromium, in a group of its own, ends when the pipe to its driver is closed.
         kill_process_group(group, Signal::KILL).ok();
     }
     let ended = child.wait().expect("our own child");
-    // Chromium is in the group too, should its driver have died before it.
-    kill_process_group(group, Signal::KILL).ok();
     let said = said.join().expect("a thread that reads").expect("UTF-8");
     assert!(ended_by_itself, "{name}: ended from here, since it took too long or asked for what failed\n{said}");
     assert!(ended.success(), "{name}: {ended}\n{said}");
