@@ -17,14 +17,14 @@ export const given = JSON.parse(process.argv[2]);
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 // Nobody waits for an answer yet, so the pipe alone must not keep the script alive.
-process.stdin.unref();
+process.stdin.unref?.();
 
 /** Has the Rust test do something; its answer. */
 export async function ask(what, values = {}) {
   process.stdout.write(JSON.stringify({ ask: what, ...values }) + "\n");
-  process.stdin.ref();
+  process.stdin.ref?.();
   const { value, done } = await answers.next();
-  process.stdin.unref();
+  process.stdin.unref?.();
   if (done) throw new Error(`nobody answers: ${what}`);
   return JSON.parse(value);
 }
