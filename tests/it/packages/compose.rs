@@ -76,6 +76,32 @@ fn all_that_is_copied_and_mounted_is_there_and_all_images_are_pinned() {
 }
 
 #[test]
+fn prometheus_and_grafana_find_what_they_ask_for() {
+    let services = parsed(COMPOSE)["services"].clone();
+    let target_of = |service: &str, source: &str| {
+        let volumes = services[service]["volumes"].as_sequence().expect("volumes").iter().filter_map(Value::as_str);
+        let found = volumes.filter_map(|volume| volume.strip_suffix(":ro")?.split_once(':')).find(|(from, _)| *from == source);
+        found.unwrap_or_else(|| panic!("{service} has no {source}")).1.to_owned()
+    };
+    let prometheus = parsed("deploy/prometheus/prometheus.yml");
+    let scrape = &prometheus["scrape_configs"][0];
+    let asked = scrape["static_configs"][0]["targets"][0].as_str().and_then(|target| target.split_once(':')).expect("HOST:PORT");
+    assert!(services.get(asked.0).is_some() && read(CONFIG).contains(&format!("address: 0.0.0.0:{}", asked.1)), "{asked:?}");
+    assert_eq!(scrape["authorization"]["credentials_file"], services["prometheus"]["secrets"][0]["target"]);
+    for rules in prometheus["rule_files"].as_sequence().expect("rules").iter().filter_map(Value::as_str) {
+        assert_eq!(target_of("prometheus", &format!("./prometheus/{rules}")), format!("/etc/prometheus/{rules}"));
+    }
+    let config: Value = parsed(CONFIG);
+    assert_eq!(config["admin"]["token_file"], services["tidegate"]["secrets"][0]["target"]);
+
+    let source = &parsed("deploy/grafana/provisioning/datasources/prometheus.yaml")["datasources"][0];
+    assert_eq!(source["url"], "http://prometheus:9090");
+    let provider = &parsed("deploy/grafana/provisioning/dashboards/tidegate.yaml")["providers"][0];
+    assert_eq!(provider["options"]["path"].as_str(), Some(&*target_of("grafana", "./grafana/dashboards")));
+    assert_eq!(target_of("grafana", "./grafana/provisioning"), "/etc/grafana/provisioning");
+}
+
+#[test]
 fn the_compose_file_is_a_deploy_to_try_out() {
     let [old, new] = [Shop::launch("v1", "a1"), Shop::launch("v2", "b1")];
     old.wait_until_ready();

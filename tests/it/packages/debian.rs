@@ -49,6 +49,15 @@ fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     assert_eq!(user.get("/").number("counter"), 3, "the session goes on");
     wait_for("the old process is gone", SOON, || room.shell("pidof tidegate").split_whitespace().count() == 1);
 
+    // Who is in the group may give orders, and needs to name no file; who is not may not.
+    let order = |group: &str| {
+        format!(
+            ". /etc/default/tidegate; TIDEGATE_ADMIN=$TIDEGATE_ADMIN setpriv --reuid=nobody --regid=nogroup --groups={group} tidegate reload"
+        )
+    };
+    room.shell(&order("tidegate-admin"));
+    assert!(room.shell(&format!("! {{ {}; }} 2>&1", order("nogroup"))).contains("a token is needed"));
+
     room.shell("logrotate --force /etc/logrotate.d/tidegate");
     wait_for("a new log is begun", SOON, || room.shell("ls /var/log/tidegate").split_whitespace().eq(["access.log", "access.log.1"]));
     assert_eq!(user.get("/").number("counter"), 4);
