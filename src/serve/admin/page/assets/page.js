@@ -150,6 +150,7 @@
 
   function replaceBody(next) {
     document.body.replaceChildren(...next.body.childNodes);
+    document.title = next.title;
     begin();
   }
 
