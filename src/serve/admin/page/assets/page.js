@@ -153,6 +153,7 @@
 
   function replaceBody(next) {
     document.body.replaceChildren(...next.body.childNodes);
+    document.title = next.title;
     begin();
   }
 
