@@ -86,7 +86,9 @@ window.tidegateOrders = (() => {
       return {
         title: `Drain ${at.name}?`, confirm: `Drain ${at.name}`, options: ["deadline", "then"], force: true,
         says: [
-          `${at.name} takes no new sessions from now on${to ? `; they go to ${to}` : ". It is the last one that does"}.`,
+          at.one && at.one.admission !== "everyone"
+            ? `${at.name} takes no new sessions now (it is ${at.one.health}), nor will it until it serves again.`
+            : `${at.name} takes no new sessions from now on${to ? `; they go to ${to}` : ". It is the last one that does"}.`,
           who(at.name, at.sessions) + (live ? ` ${finish(live)}.` : ""),
         ],
         call: (fields) => ask("POST", "/api/v1/drains", { target, ...fields }),

@@ -136,7 +136,10 @@
     const focus = main.contains(document.activeElement) ? document.activeElement : null;
     const same = focus && (focus.dataset.order ? `[data-order="${CSS.escape(focus.dataset.order)}"]` : focus.id ? `#${CSS.escape(focus.id)}` : null);
     const place = focus?.closest("article, section")?.querySelector("h3[id], h2[id]")?.id;
-    main.replaceChildren(...other.childNodes);
+    // Of many apps one has changed: sections that are equal stay.
+    const before = [...main.children], after = [...other.children];
+    if (before.length !== after.length) main.replaceChildren(...after);
+    else before.forEach((section, index) => { if (!section.isEqualNode(after[index])) section.replaceWith(after[index]); });
     main.dataset.structure = other.dataset.structure;
     unfold(unfolded);
     main.querySelectorAll(".scrolls").forEach((node, index) => { node.scrollTop = scrolled[index] ?? 0; });
@@ -150,6 +153,7 @@
 
   function replaceBody(next) {
     document.body.replaceChildren(...next.body.childNodes);
+    document.title = next.title;
     begin();
   }
 
