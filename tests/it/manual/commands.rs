@@ -58,8 +58,9 @@ fn wrong(words: &[String]) -> Option<String> {
             Cli::try_parse_from(own).err().map(|error| error.to_string())
         }
         "cargo" if name(1) == Some("bench") => {
-            let file = root().join("benches").join(format!("{}.rs", after("--bench")?.first()?));
-            (!file.exists()).then(|| format!("{} does not exist", file.display()))
+            let name = after("--bench")?.first()?;
+            let files = [format!("benches/{name}.rs"), format!("benches/{name}/main.rs")];
+            (!files.iter().any(|file| root().join(file).exists())).then(|| format!("no bench is called {name}"))
         }
         "cargo" if name(1) == Some("test") => {
             let filter = after("it").or_else(|| after("--lib"))?.first()?;

@@ -114,7 +114,7 @@ fn the_files_that_readme_checks_are_fine_and_its_signature_is_the_one_that_is_se
         script("tidegate run -c conf/").lines().filter(|line| !line.starts_with("tidegate run")).map(|line| format!("{line}\n")).collect();
     assert!(typed(&folder, None, &check).contains("fine"));
 
-    typed(&folder, None, &mentioned("openssl rand"));
+    typed(&folder, None, &mentioned("openssl rand -hex 32 > k1.key"));
     let key = std::fs::read_to_string(folder.path().join("k1.key")).expect("the key is made");
     assert_eq!(key.trim().len(), 64, "as many as a key must have");
 
