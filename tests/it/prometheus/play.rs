@@ -74,7 +74,10 @@ impl Stage {
         }
         let mut old: Vec<Browser> = (0..8).map(|_| known()).collect();
         tidegate.cli(&["reload"]).expect_code(0);
+        // Whoever is silent for as long as idle_timeout would be moved: a busy machine may take that long for eight of them.
+        let click = |users: &mut Vec<Browser>| users.iter_mut().for_each(|user| drop(user.get("/").expect_status(200)));
         for (to, from) in [("v2", "v1"), ("v1", "v2")] {
+            click(&mut old);
             tidegate.cli(&["promote", "shop", to, "--timeout", "5m", "--then", "keep"]).expect_code(0);
             let mut new = Vec::new();
             while let Some(mut leaving) = old.pop() {
@@ -82,6 +85,8 @@ impl Stage {
                 delay(Duration::from_millis(250)); // a wave that a scrape each second can see
                 leaving.get("/logout").expect_status(200);
                 new.push(known());
+                click(&mut old);
+                click(&mut new);
             }
             tidegate.wait_for_state("shop", from, "drained");
             old = new;
