@@ -21,8 +21,8 @@ Needs tidegate, curl and jq. Where tidegate is and its token: TIDEGATE_ADMIN and
 The same call again goes on where the one before ended.
 
   0  done: everybody is on RELEASE; the old one was proven empty and stopped
-  1  nothing was promoted: tidegate does not answer or refuses, or the smoke test failed; what this call staged is removed again.
-     Or a step after the drain failed: the message says so
+  1  nothing was promoted: tidegate does not answer or refuses, the smoke test failed, or this was interrupted (HUP, INT, TERM); what
+     this call staged is removed again. Or a step after the promotion failed: the message says so
   2  RELEASE is current, but people are still on the old one after --timeout; it goes on draining. The same call again waits on
   3  RELEASE is current; processes of the old one died before they were empty, and sessions were lost
   4  somebody else decided otherwise, such as a rollback: nothing more is done
@@ -64,32 +64,53 @@ for tool in tidegate curl jq; do
     command -v $tool >/dev/null || { say "$tool is missing"; exit 1; }
 done
 
-# What tidegate knows: document | jq filter, with $app and $release at hand.
-ask() { tidegate status "$app" --json | jq -r --arg app "$app" --arg release "$release" ".apps[\$app] as \$it | $1"; }
-# Its own words on standard error say what is wrong.
-tidegate status "$app" >/dev/null || exit 1
-current=$(ask '$it.current')
-state=$(ask '$it.releases[$release].state // "unknown"')
-staged_here=''
+# What tidegate knows, by a jq filter with $app and $release at hand. Fails where it does not answer, or the answer has no such thing:
+# jq alone takes an empty document for success, and silence must never pass for "nothing is there".
+ask() {
+    document=$(tidegate status "$app" --json) || return 1
+    printf '%s' "$document" | jq -er --arg app "$app" --arg release "$release" ".apps[\$app] as \$it | $1"
+}
 
+staged_here='' child=''
 give_up() {
+    trap '' HUP INT TERM
     say "$1"
     if [ -n "$staged_here" ]; then tidegate remove "$app/$release" >&2 || say "$app/$release stays staged: nobody is sent there"; fi
     exit 1
 }
 
+# Whoever cancels a pipeline leaves nothing behind either.
+interrupted() {
+    if [ -n "$child" ]; then kill "$child" 2>/dev/null; fi
+    give_up "interrupted; nothing was promoted"
+}
+trap interrupted HUP INT TERM
+
+no_answer="tidegate has no answer about $app" # it has said why
+current=$(ask '$it.current') || give_up "$no_answer"
+state=$(ask '$it.releases[$release].state // "unknown"') || give_up "$no_answer"
+
+# Ends its shell: to be called in one of its own, beside this one, which can hear a signal meanwhile.
 passes() {
     if [ -n "$smoke" ]; then
-        BACKEND=$1 ADDRESS=$2 sh -c "$smoke" >&2
-    else
-        curl -fsS -o /dev/null --max-time 10 "http://$2$prefix$smoke_path"
+        BACKEND=$1 ADDRESS=$2 exec sh -c "$smoke" >&2
     fi
+    # Not --fail, which lets a redirection pass: that of a page that is not there, say, to one that explains it.
+    code=$(curl -sS -o /dev/null -w '%{http_code}' --max-time 10 "http://$2$prefix$smoke_path") || exit 1
+    case $code in
+        2??) exit 0 ;;
+        *) say "$2$prefix$smoke_path answers $code"; exit 1 ;;
+    esac
 }
 
 # Straight to each process: a staged release is hidden from clients, and each process is to be tried, not whichever a balancer picks.
 smoke_test() {
     until=$(($(date +%s) + smoke_timeout))
-    while ! passes "$1" "$2"; do
+    while :; do
+        passes "$1" "$2" &
+        child=$!
+        if wait $child; then child=''; return 0; fi
+        child=''
         [ "$(date +%s)" -lt $until ] || return 1
         sleep 1
     done
@@ -98,7 +119,7 @@ smoke_test() {
 if [ "$current" = by_health ]; then give_up "$app has 'current: by_health': its health endpoints deploy, not this script"; fi
 if [ "$current" = "$release" ]; then
     # A call before this one promoted it. Whose drain began last is what that deploy left behind.
-    old=$(ask '[.drains[].target | split("/") | select(.[0] == $app and length == 2) | .[1]] | map(select(. != $release)) | last // ""')
+    old=$(ask '[.drains[].target | split("/") | select(.[0] == $app and length == 2) | .[1]] | map(select(. != $release)) | last // ""') || give_up "$no_answer"
     say "$app/$release is current already"
 else
     old=$current
@@ -107,10 +128,14 @@ else
         set -- "$app" "$release"
         for backend in $backends; do set -- "$@" --backend "$backend"; done
         if [ -n "$prefix" ]; then set -- "$@" --path "$prefix"; fi
-        tidegate stage "$@" >&2 || give_up "$app/$release was not staged"
+        # Before it is so: a signal may come while it becomes so.
         staged_here=yes
+        if ! tidegate stage "$@" >&2; then
+            staged_here=''
+            give_up "$app/$release was not staged"
+        fi
     fi
-    addresses=$(ask '$it.releases[$release].backends | to_entries[] | "\(.key)=\(.value.address)"') || give_up "tidegate does not answer any more"
+    addresses=$(ask '$it.releases[$release].backends | to_entries[] | "\(.key)=\(.value.address)"') || give_up "$no_answer"
     # One that was staged before: by a call like this one, or by somebody with something else in mind.
     for backend in $backends; do
         case " $(echo "$addresses" | tr '\n' ' ')" in
@@ -123,6 +148,8 @@ else
     done
 fi
 
+# From here on the drain is tidegate's, and goes on whatever becomes of this script.
+trap - HUP INT TERM
 # --from: if somebody else promoted meanwhile, this is not the deploy that they, or we, had in mind.
 set -- "$app" "$release" --wait --timeout "$timeout" --then "$then"
 if [ "$current" != "$release" ]; then set -- "$@" --from "$old"; fi
@@ -134,7 +161,7 @@ case $code in
     3) say "$app/$release is current; processes of $app/$old died with sessions on them"; exit 3 ;;
     4) say "somebody else decided otherwise; tidegate status $app says what"; exit 4 ;;
     *)
-        now=$(ask '$it.current')
+        now=$(ask '$it.current') || now=''
         if [ "$now" = "$current" ]; then give_up "$app/$release was not promoted"; fi
         if [ -n "$now" ] && [ "$now" != "$release" ]; then staged_here=; say "$app/$now was promoted meanwhile"; exit 4; fi
         say "lost sight of the drain; the same call again looks anew"

@@ -12,6 +12,10 @@ pub use named::Named;
 pub use order::*;
 pub use status::*;
 
+/// Where packages put the admin token. A process that is told of no other file uses it if it has none of its own yet, and commands look
+/// there too: both must mean the same file.
+pub const PACKAGED_TOKEN: &str = "/etc/tidegate/token";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,7 @@ pub struct Ask {
     #[arg(long, global = true, env = "TIDEGATE_ADMIN", value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:9180")]
     pub admin: Vec<String>,
     /// File that holds the admin token; several, separated by commas, belong to the addresses in that order [default: the token in
-    /// TIDEGATE_TOKEN, else ./tidegate-state/token or /etc/tidegate/token]
+    /// TIDEGATE_TOKEN, else, towards this machine only, that in ./tidegate-state/token or /etc/tidegate/token]
     #[arg(long, global = true, value_name = "PATH", value_delimiter = ',')]
     pub token_file: Vec<PathBuf>,
     /// Print one JSON document on standard output; words go to standard error

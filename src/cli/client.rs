@@ -25,8 +25,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
 /// An upgrade ends by itself: each of its three steps may take `server.upgrade_timeout`, an hour at most.
 const UPGRADE: Duration = Duration::from_secs(4 * 3600);
-/// Where `tidegate run` keeps its token unless told otherwise, and where the packages put it.
-const DEFAULT_TOKENS: [&str; 2] = ["./tidegate-state/token", "/etc/tidegate/token"];
+/// Where `tidegate run` has its token unless told otherwise, in the order in which it looks too.
+pub(super) const DEFAULT_TOKENS: [&str; 2] = ["./tidegate-state/token", crate::api::PACKAGED_TOKEN];
 
 /// One admin address.
 #[derive(Clone, Debug)]

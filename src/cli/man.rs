@@ -26,21 +26,33 @@ const EXIT_OF_WAITING: [(&str, &str); 4] = [
     ("130", "Interrupted; the drain goes on."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 7] = [
+const ENVIRONMENT: [(&str, &str); 8] = [
     ("TIDEGATE_ADMIN", "Admin addresses, as with --admin."),
     ("TIDEGATE_TOKEN", "The admin token itself, where no --token-file is given."),
     ("RUST_LOG", "What 'run' logs to standard error, such as info or tidegate=debug."),
     ("NOTIFY_SOCKET", "Set by systemd: 'run' says there when it is ready, reloads and stops."),
+    ("STATE_DIRECTORY", "Set by systemd: where 'run' keeps its state if the configuration does not say."),
     ("NO_COLOR", "If not empty: no colours, unless --color asks for them."),
     ("CLICOLOR_FORCE", "If not empty: colours also where the output is no terminal."),
     ("TERM, LC_ALL, LC_CTYPE, LANG", "A terminal called dumb gets plain text; bars are drawn with blocks where the locale is UTF-8."),
 ];
 
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("FILE", "The configuration, named with --config; conf/reference.yaml has every key with its default."),
-    ("./tidegate-state", "The state directory, unless state.directory names another; one process uses it at a time."),
+    (
+        "./tidegate-state",
+        "The state directory, unless state.directory names another or systemd sets STATE_DIRECTORY; one process uses it at a time.",
+    ),
     ("./tidegate-state/state.db", "Sessions, release states, drains and intents: what survives a restart."),
-    ("./tidegate-state/token", "The admin token, made at the first start, unless admin.token_file names another file."),
+    (
+        "./tidegate-state/token",
+        "The admin token, unless admin.token_file names another file; made at the first start if the next one is not there either.",
+    ),
+    (
+        "/etc/tidegate/token",
+        "The admin token of a packaged tidegate. A command that is told no token looks into these two files, in this order, and shows \
+         what it finds to loopback addresses and Unix sockets only.",
+    ),
     ("./tidegate-state/keys", "Keys that sign pins and webhooks, made at need where none are configured."),
 ];
 
@@ -157,6 +169,17 @@ fn see_also(page: &mut Vec<u8>, command: &Command) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_and_the_help_name_the_files_where_a_token_is_looked_for() {
+        let help = Cli::command().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for file in super::super::client::DEFAULT_TOKENS {
+            assert!(FILES.iter().any(|(name, _)| *name == file), "FILES lacks {file}");
+            assert!(help.contains(file), "--help lacks {file}");
+        }
+        assert!(help.contains("towards this machine only"), "a token found by chance is not shown to others");
+    }
 
     #[test]
     fn commands_that_wait_have_the_codes_of_waiting_and_others_do_not() {

@@ -57,10 +57,10 @@ pub(super) const KEYS: &[Key] = &[
 
     key("admin", Section, "API, status page, /metrics, /healthz and /readyz."),
     key("admin.address", Default("127.0.0.1:9180"), "IP and port, or unix:/run/tidegate/admin.sock."),
-    key("admin.token_file", Default("null"), "File with the token that changes need, and reading too unless the address is loopback; made on first start if it is missing."),
+    key("admin.token_file", Default("null"), "Token for changes, and for reading unless the address is loopback; null: `token` in state.directory, else /etc/tidegate/token; made if missing."),
 
     key("state", Section, "What survives a restart."),
-    key("state.directory", Default("./tidegate-state"), "Ledger, release states, drains and keys; must be this process's own."),
+    key("state.directory", Default("./tidegate-state"), "Ledger, release states, drains and keys; must be this process's own. For a service of systemd the default is its StateDirectory=."),
 
     key("trusted_proxies", Default("[]"), "Networks of proxies in front, whose X-Forwarded-* count, such as 10.0.0.0/8."),
 

@@ -30,6 +30,7 @@ mod tree;
 mod webhook;
 
 use std::fmt;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -201,6 +202,15 @@ pub struct State {
 impl Default for State {
     fn default() -> Self {
         State { directory: PathBuf::from("./tidegate-state") }
+    }
+}
+
+impl State {
+    /// As [`State::default`], but for a service whose supervisor has made a directory (systemd's `StateDirectory=`) and says so in
+    /// `STATE_DIRECTORY`: such a process may often write nowhere else. Of several, separated by colons, the first.
+    fn of_service(named: Option<&OsStr>) -> State {
+        let first = named.and_then(|paths| std::env::split_paths(paths).next());
+        first.filter(|path| path.is_absolute()).map_or_else(State::default, |directory| State { directory })
     }
 }
 

@@ -474,3 +474,15 @@ apps:
         backends:
           b1: "[::1]:8080"
 "#;
+
+#[test]
+fn the_state_is_where_the_supervisor_has_made_room_for_it() {
+    let check = |named: Option<&str>, expected: &str| {
+        assert_eq!(State::of_service(named.map(OsStr::new)).directory, PathBuf::from(expected), "{named:?}");
+    };
+    check(None, "./tidegate-state");
+    check(Some("/var/lib/tidegate"), "/var/lib/tidegate");
+    check(Some("/var/lib/tidegate:/var/lib/more"), "/var/lib/tidegate");
+    check(Some(""), "./tidegate-state");
+    check(Some("elsewhere"), "./tidegate-state");
+}

@@ -1,9 +1,10 @@
 //! Opens the operator's address on threads of its own: a busy proxy can still be asked how it is.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +16,7 @@ use super::admin::{self, Access, Admin, AdminListener, Flush, Token, Upgrade};
 use super::control::Control;
 use super::exchange::explain;
 use super::reload::Reloader;
-use crate::api::ExplainReport;
+use crate::api::{ExplainReport, PACKAGED_TOKEN};
 use crate::config::{AdminAddress, Config, export};
 use crate::model::reason::Reason;
 use crate::model::view::App;
@@ -108,7 +109,8 @@ impl Operator {
     /// [`OperatorError`], naming the file or address.
     pub fn start(config: &Config, parts: Parts) -> Result<Operator, OperatorError> {
         let Parts { reloader, ready, inherited, paused, flush, upgrade } = parts;
-        let token_file = config.admin.token_file.clone().unwrap_or_else(|| config.state.directory.join("token"));
+        let token_file = config.admin.token_file.clone();
+        let token_file = token_file.unwrap_or_else(|| usual_token_file(&config.state.directory, Path::new(PACKAGED_TOKEN)));
         let token = Token::read_or_make(&token_file).map_err(|source| OperatorError::Token { path: token_file.clone(), source })?;
         let access = Access::new(&config.admin.address, Some(token))?;
         let threads = Builder::new_multi_thread().worker_threads(2).thread_name("admin").enable_all().build()?;
@@ -190,6 +192,13 @@ impl Operator {
     }
 }
 
+/// The token's file where the configuration names none. Commands try the same two in the same order. One that this process may not
+/// read is somebody else's: it makes its own.
+fn usual_token_file(state: &Path, packaged: &Path) -> PathBuf {
+    let own = state.join("token");
+    if !own.exists() && File::open(packaged).is_ok() { packaged.to_owned() } else { own }
+}
+
 fn report(app: &App, target: &str, headers: &[(String, String)], control: &Control) -> ExplainReport {
     let found = explain(app, target, headers, control.now());
     let waits = "its backend is down; it waits for failover_wait, and is then decided anew";
@@ -201,5 +210,25 @@ fn report(app: &App, target: &str, headers: &[(String, String)], control: &Contr
         pin: found.pin.as_str().to_owned(),
         session: found.session.to_owned(),
         strip: found.strip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_token_of_its_own_comes_before_that_of_the_package() {
+        let folder = std::env::temp_dir().join(format!("tidegate-operator-{}", std::process::id()));
+        fs::create_dir_all(folder.join("state")).unwrap();
+        let (state, packaged) = (folder.join("state"), folder.join("packaged"));
+        assert_eq!(usual_token_file(&state, &packaged), state.join("token"), "neither is there: it is made here");
+        fs::write(&packaged, "").unwrap();
+        assert_eq!(usual_token_file(&state, &packaged), packaged);
+        fs::write(state.join("token"), "").unwrap();
+        assert_eq!(usual_token_file(&state, &packaged), state.join("token"));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -3,9 +3,12 @@
 //! Every story has a tidegate of its own and all share the two Tomcats: sessions of one story mean nothing to the others. The
 //! story in which the old Tomcat dies is told last.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::client::{Browser, Call};
 use crate::process::{Process, free_port, require_file, wait_for};
@@ -34,6 +37,8 @@ fn the_pipeline_deploys_and_tells_every_failure_by_its_exit_code() {
         scope.spawn(|| a_deadline_that_evicts_ends_the_deploy(&old, &new));
         scope.spawn(|| somebody_elses_decision_ends_the_deploy(&old, &new));
         scope.spawn(|| a_pipeline_without_a_tidegate_fails(&old, &new));
+        scope.spawn(|| silence_in_the_middle_promotes_nothing(&old, &new));
+        scope.spawn(|| a_cancelled_pipeline_leaves_nothing_behind(&old, &new));
     });
     let story = Story::begin(&old, &new);
     let mut user = story.user();
@@ -74,6 +79,8 @@ fn a_smoke_test_that_fails_leaves_nothing_behind(old: &str, new: &str) {
         assert_eq!((&status["current"], status["releases"].get("v2")), (&"v1".into(), None), "{name}");
     };
     check("no-such-page", &["--smoke-path", "/shop/missing.jsp", "--smoke-timeout", "1"]);
+    // Tomcat redirects from a folder's name without a slash at its end.
+    check("redirected", &["--smoke-path", "/shop", "--smoke-timeout", "0"]);
     check("below-a-prefix", &["--path", "/elsewhere", "--smoke-timeout", "0"]);
     check("own-test", &["--smoke", "test \"$BACKEND\" = elsewhere", "--smoke-timeout", "0"]);
     let free = format!("127.0.0.1:{}", free_port());
@@ -159,6 +166,46 @@ fn a_pipeline_without_a_tidegate_fails(old: &str, new: &str) {
     check(&["shop", "v2", "--backend", &format!("b1={new}")], 1, "is known already, and not with b1=");
     assert_eq!(story.tidegate.release_state("shop", "v2"), "staged", "it is somebody else's");
     assert_eq!(run(&["--help"], &nobody).0, Some(0));
+}
+
+fn silence_in_the_middle_promotes_nothing(old: &str, new: &str) {
+    let story = Story::begin(old, new);
+    story.tidegate.cli(&["stage", "shop", "v2", "--backend", &format!("b1={new}")]).expect_code(0);
+    let (asked, program) = (story.file("asked"), story.file("bin/tidegate"));
+    std::fs::remove_file(&program).expect("the link");
+    // The script asks three times before it promotes.
+    for silent in 1..=3 {
+        let wrapper = format!(
+            "#!/bin/sh\n[ \"$1\" != status ] || {{ echo >> {0}; [ \"$(wc -l < {0})\" != {silent} ] || exit 1; }}\nexec {1} \"$@\"\n",
+            asked.display(),
+            binary().display()
+        );
+        std::fs::write(&program, wrapper).expect("a wrapper");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+        std::fs::write(&asked, "").expect("a count");
+        let output = story.command(&["shop", "v2", "--smoke", "false", "--smoke-timeout", "0"]).output().expect("the script runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{silent}: {said}");
+        assert!(said.contains("tidegate has no answer about shop"), "{silent}: {said}");
+        assert_eq!(std::fs::read_to_string(&asked).expect("a count").lines().count(), silent, "it went on");
+        assert_eq!(story.tidegate.status("shop")["current"], "v1", "{silent}");
+    }
+    assert_eq!(story.tidegate.release_state("shop", "v2"), "staged", "it is somebody else's");
+}
+
+fn a_cancelled_pipeline_leaves_nothing_behind(old: &str, new: &str) {
+    let story = Story::begin(old, new);
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let begun = story.file(&format!("{signal:?}"));
+        let smoke = format!("touch '{}'; exec sleep 600", begun.display());
+        let mut deploy = story.deploy("cancelled", &["--smoke", &smoke]);
+        wait_for("it is in the smoke test", DEPLOYS, || begun.exists());
+        assert_eq!(story.tidegate.release_state("shop", "v2"), "staged");
+        deploy.signal(signal);
+        story.ends_with(&mut deploy, 1, || ());
+        assert!(deploy.log_tail().contains("interrupted"), "{}", deploy.log_tail());
+        assert_eq!(story.tidegate.status("shop")["releases"].get("v2"), None, "{signal:?}");
+    }
 }
 
 /// A tidegate with v1 on the old Tomcat, and a deploy of v2 on the new one.

@@ -34,8 +34,8 @@ fn the_examples_for_tomcat_do_what_their_comments_say() {
 fn releases_by_route(tomcats: &[Tomcat]) {
     let addresses: Vec<(&str, String)> =
         ["127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"].into_iter().zip(tomcats.iter().map(Tomcat::address)).collect();
-    let example = Example::of("tomcat.yaml").with("127.0.0.1:9180", "127.0.0.1:@admin").with("./tidegate-state/token", "@folder/token");
-    let tidegate = example.with("./tidegate-state", "@folder/state").at(&addresses).start();
+    let example = Example::of("tomcat.yaml");
+    let tidegate = example.at(&addresses).start();
     wait_for_admission(&tidegate, &["v1/tomcat1", "v1/tomcat2"], "everyone");
     tidegate.wait_for_backend("shop", "v2", "new", "health", "up");
     let known = ["tomcat1", "tomcat2"].map(|home| User::on(tidegate.port(), ON_TOMCAT, home));

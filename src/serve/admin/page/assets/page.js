@@ -328,17 +328,26 @@
 
   /** Words the dialog with the figures of this moment. */
   async function plan(button) {
+    return planWith(button, await ask("GET", "/api/v1/status"));
+  }
+
+  function planWith(button, status) {
     const [kind, target] = button.dataset.order.split(" ");
-    const status = await ask("GET", "/api/v1/status");
-    return window.tidegateOrders(ask)[kind](target, status, button);
+    return { status, ...window.tidegateOrders(ask)[kind](target, status, button, fields(["idle"])) };
+  }
+
+  /** What was filled in, of these options. */
+  function fields(options) {
+    const filled = options.map((field) => [field, $(`#${field}`).value.trim()]).filter(([, value]) => value);
+    return Object.fromEntries(filled);
   }
 
   async function open(button) {
     let made;
+    $("#order form").reset();
     try { made = await plan(button); } catch (refusal) { tell(`${refusal.error ?? refusal}. ${refusal.remedy ?? ""}`); return; }
     order = { button, plan: made };
     const dialog = $("#order");
-    $("form", dialog).reset();
     $("#refusal").replaceChildren();
     for (const field of ["deadline", "then", "idle", "force"]) $(`#${field}-row`).hidden = !made.options.includes(field);
     word();
@@ -358,15 +367,14 @@
     if (!mine || mine.busy) return;
     mine.busy = true;
     $("#confirm").disabled = true;
-    const fields = {};
-    for (const field of mine.plan.options) { const value = $(`#${field}`).value.trim(); if (value) fields[field] = value; }
-    if (!$("#force-row").hidden && $("#force").checked) fields.force = true;
+    const given = fields(mine.plan.options);
+    if (!$("#force-row").hidden && $("#force").checked) given.force = true;
     $("#refusal").replaceChildren();
     try {
       let answer;
       for (let wrong = "";;) {
         if (!token() && !(await askToken(wrong))) return;
-        try { answer = await mine.plan.call(fields); break; } catch (refusal) {
+        try { answer = await mine.plan.call(given); break; } catch (refusal) {
           if (refusal.status !== 401) throw refusal;
           keepToken(null);
           wrong = "This token is wrong. Use the one in admin.token_file.";
@@ -404,6 +412,10 @@
     else if (button.id === "forget") forget();
     else if (button.id === "cancel") $("#order").close();
     else if (button.id === "token-cancel") answerToken(false);
+  });
+
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "idle" && order) { order.plan = planWith(order.button, order.plan.status); word(); }
   });
 
   document.addEventListener("submit", (event) => {
