@@ -4,13 +4,14 @@
     plot.py --demo target/release/tidegate -o deploy/pictures/drain.svg     plays `tidegate demo` and draws it
     plot.py --prometheus http://localhost:9090 --app shop --minutes 60      draws the last hour of a real one
 
-Every line is a number that Prometheus scraped; nothing is smoothed. --demo needs the program `prometheus`. Standard library only.
+Every point is a number that Prometheus scraped; nothing is smoothed. --demo needs the program `prometheus`. Standard library only.
 """
 
 import argparse
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,11 +27,13 @@ SPANS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 2
 HUES = ["old", "new", "third", "fourth"]
 STYLE = """
   .card{fill:#ffffff} .text{fill:#24292f} .dim{fill:#57606a} .grid{stroke:#d0d7de} .mark{stroke:#57606a}
-  .old{fill:#e08a2e;stroke:#b8660f} .new{fill:#2a9d9d;stroke:#167272} .third{fill:#7d6bd0;stroke:#5a49ad} .fourth{fill:#8e8e8e;stroke:#666666}
+  .old{fill:#e08a2e;stroke:#b8660f} .new{fill:#2a9d9d;stroke:#167272}
+  .third{fill:#7d6bd0;stroke:#5a49ad} .fourth{fill:#8e8e8e;stroke:#666666}
   .eta{fill:#7d6bd0;stroke:#5a49ad} .bound{stroke:#c93c37} .real{stroke:#24292f}
   @media (prefers-color-scheme: dark){
     .card{fill:#0d1117} .text{fill:#e6edf3} .dim{fill:#9198a1} .grid{stroke:#30363d} .mark{stroke:#9198a1}
-    .old{fill:#d07a24;stroke:#f0a04b} .new{fill:#1f8f8f;stroke:#4cc9c9} .third{fill:#7563c8;stroke:#a698f0} .fourth{fill:#6e7681;stroke:#9198a1}
+    .old{fill:#d07a24;stroke:#f0a04b} .new{fill:#1f8f8f;stroke:#4cc9c9}
+    .third{fill:#7563c8;stroke:#a698f0} .fourth{fill:#6e7681;stroke:#9198a1}
     .eta{fill:#7563c8;stroke:#a698f0} .bound{stroke:#f47067} .real{stroke:#e6edf3}
   }
   text{font:12px -apple-system,BlinkMacSystemFont,"Segoe UI",Helvetica,Arial,sans-serif} .title{font-size:17px;font-weight:600}
@@ -45,7 +48,8 @@ class Question:
     def __init__(self, url, start, end):
         # Whole seconds: Prometheus answers in milliseconds, and a moment at the edge is to stay within.
         self.url, self.start, self.end = url, math.floor(start), math.floor(end)
-        self.step = max(1, math.ceil((end - start) / 600))
+        # The demo is over in a minute and is scraped twice a second.
+        self.step = max(0.5, math.floor((end - start) / 600))
 
     def series(self, expression, label):
         """{value of the label: [(time, number)]}, in the order of the labels."""
@@ -91,10 +95,13 @@ class Plot:
             self.out.append(f'<polyline class="line {classes}" style="fill:none" points="{self.points(pairs)}"/>')
 
     def inside(self, lower, upper, text):
-        """Where the area is thickest."""
-        (moment, low), (_, high) = max(zip(lower, upper), key=lambda edges: edges[1][1] - edges[0][1])
-        if high - low > self.highest / 12:
-            self.out.append(f'<text class="text head" text-anchor="middle" x="{self.x(moment):.1f}" y="{self.y((low + high) / 2) + 4:.1f}">{text}</text>')
+        """Where there is room: a third into the part where the area is thick, so that it stands on no mark."""
+        most = max(high - low for (_, low), (_, high) in zip(lower, upper))
+        thick = [(t, low, high) for (t, low), (_, high) in zip(lower, upper) if high - low > max(most * 0.7, self.highest / 12)]
+        if thick:
+            moment, low, high = thick[len(thick) // 3]
+            x, y = self.x(moment), self.y((low + high) / 2) + 4
+            self.out.append(f'<text class="text head" text-anchor="middle" x="{x:.1f}" y="{y:.1f}">{text}</text>')
 
     def mark(self, moment, text):
         if self.span[0] <= moment <= self.span[1]:
@@ -135,7 +142,7 @@ def escaped(text):
 def draw(question, app):
     """The picture as text, or None where nothing has drained."""
     sessions = question.series(f'sum by (release) (tidegate_sessions{{app="{app}"}})', "release")
-    # In the one whose drain began first: what goes out lies at the bottom.
+    # The drain that began last is drawn; what goes out lies at the bottom.
     starts = question.series(f'max by (target) (tidegate_drain_started_timestamp_seconds{{target=~"{app}/[^/]*"}})', "target")
     begun = {target: pairs[-1][1] for target, pairs in starts.items() if question.start <= pairs[-1][1] <= question.end}
     if not sessions or not begun:
@@ -163,7 +170,8 @@ def draw(question, app):
     second = Plot(f"Left on {escaped(old)}", first.top + first.height + GAP, 90, span, max((v for _, v in left), default=1), "")
     second.line([pair for pair in left if pair[0] <= until], "old")
     longest = max([v for pairs in [*eta.values(), bound] for _, v in pairs] + [until - promoted])
-    third = Plot("Time left: forecast (band 50 to 99 %, line 90 %), bound if nobody clicks again (dashed), and what it really was (dotted)", second.top + second.height + GAP, 130, span, longest, "s")
+    title = "Time left: forecast (band 50 to 99 %, line 90 %), bound if nobody clicks again (dashed), and what it really was (dotted)"
+    third = Plot(title, second.top + second.height + GAP, 130, span, longest, "s")
     third.area(eta.get("0.5", []), eta.get("0.99", []), "eta band")
     third.line(eta.get("0.9", []), "eta")
     third.line(bound, "bound dash")
@@ -171,7 +179,7 @@ def draw(question, app):
         third.line([(promoted, drained - promoted), (drained, 0)], "real dots")
     for plot in (first, second, third):
         plot.mark(promoted, "promoted" if plot is first else "")
-        plot.mark(drained or 0, f"drained after {span_named(round(drained - promoted))}" if plot is first and drained else "")
+        plot.mark(drained or 0, f"drained, seen after {span_named(round(drained - promoted))}" if plot is first and drained else "")
     new = max(sessions, key=lambda release: sessions[release][-1][1] if release != old else -1)
     what = f"{old} empties, {new} fills" + (", and the end is proven" if drained else "; not over yet")
     return svg([first, second, third], what, question)
@@ -194,7 +202,7 @@ def svg(plots, what, question):
             f'<rect class="card" width="{WIDTH}" height="{height}" rx="10"/>',
             f'<text class="text title" x="{LEFT}" y="34">{escaped(what)}</text>',
             *lines,
-            f'<text class="dim" x="{WIDTH - RIGHT}" y="34" text-anchor="end">a point every {question.step} s</text>',
+            f'<text class="dim" x="{WIDTH - RIGHT}" y="34" text-anchor="end">a point every {question.step:g} s</text>',
             "</svg>",
             "",
         ]
@@ -202,14 +210,15 @@ def svg(plots, what, question):
 
 
 def play(binary):
-    """Runs `tidegate demo` before a Prometheus of its own; the answers to all questions, and how to end it."""
+    """Plays `tidegate demo` before a Prometheus of its own: what can be asked then, that Prometheus, and its folder."""
     folder = tempfile.TemporaryDirectory(prefix="tidegate-plot-")
     demo = subprocess.Popen([binary, "demo"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     admin = next(line.split()[1] for line in demo.stdout if line.startswith("admin "))
     target = urllib.parse.urlparse(admin).netloc
     config = os.path.join(folder.name, "prometheus.yml")
     with open(config, "w") as file:
-        file.write(f'global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: tidegate, static_configs: [{{targets: ["{target}"]}}]}}]\n')
+        job = {"job_name": "tidegate", "static_configs": [{"targets": [target]}]}
+        json.dump({"global": {"scrape_interval": "500ms"}, "scrape_configs": [job]}, file)
     port = free_port()
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder.name}/data", f"--web.listen-address=127.0.0.1:{port}"]
     prometheus = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -224,8 +233,6 @@ def play(binary):
 
 
 def free_port():
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

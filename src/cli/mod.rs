@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Run { file, force } => process::run(&file.config, force),
+        Command::Run { file, force } => process::run(&file.config, force, cli.ask.color),
         Command::Check(file) => process::check(&file.config, cli.ask.json),
         Command::Demo { keep } => return crate::demo::run(keep),
         Command::Completions { shell } => completions::completions(shell),

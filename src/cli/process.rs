@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use super::Failure;
+use super::args::When;
 use crate::model::time::Time;
 use crate::serve::reload::{AppliedFile, Reloader};
 use crate::serve::supervisor::{self, News};
@@ -19,10 +20,15 @@ use crate::serve::{Origin, Server};
 const REPLACED: &str = "replaced";
 
 /// Runs the proxy in the foreground until it is told to stop.
-pub fn run(file: &Path, force: bool) -> Result<u8, Failure> {
+pub fn run(file: &Path, force: bool, color: When) -> Result<u8, Failure> {
     // Pingora's own lines repeat what we log with the backend's name; RUST_LOG overrides.
     let filter = env_logger::Env::default().default_filter_or("info,pingora_core=error,pingora_proxy=error");
-    env_logger::Builder::from_env(filter).format_target(false).init();
+    let style = match color {
+        When::Auto => env_logger::WriteStyle::Auto,
+        When::Always => env_logger::WriteStyle::Always,
+        When::Never => env_logger::WriteStyle::Never,
+    };
+    env_logger::Builder::from_env(filter).write_style(style).format_target(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let no_signals = |error: io::Error| Failure::error(format!("cannot listen for signals: {error}"));
     let signals = runtime.map_err(no_signals)?;

@@ -17,14 +17,14 @@ export const given = JSON.parse(process.argv[2]);
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 // Nobody waits for an answer yet, so the pipe alone must not keep the script alive.
-process.stdin.unref();
+process.stdin.unref?.();
 
 /** Has the Rust test do something; its answer. */
 export async function ask(what, values = {}) {
   process.stdout.write(JSON.stringify({ ask: what, ...values }) + "\n");
-  process.stdin.ref();
+  process.stdin.ref?.();
   const { value, done } = await answers.next();
-  process.stdin.unref();
+  process.stdin.unref?.();
   if (done) throw new Error(`nobody answers: ${what}`);
   return JSON.parse(value);
 }
@@ -44,7 +44,7 @@ export function same(found, expected, what) {
 }
 
 /** Looks until `look` gives something true; the page itself changes, nobody reloads it. */
-export async function until(what, look, seconds = 20) {
+export async function until(what, look, seconds = 40) {
   const end = Date.now() + seconds * 1000;
   let last;
   while (Date.now() < end) {
@@ -76,7 +76,7 @@ export async function inChromium(story, options = {}) {
     viewport: { width: 1280, height: 900 },
     ...options,
   });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(40_000);
   try {
     await story(context);
   } finally {

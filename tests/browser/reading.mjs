@@ -41,6 +41,20 @@ await inChromium(async (context) => {
   await until("Escape closes it", async () => !(await page.locator("dialog#order").evaluate((node) => node.open)));
   same(await focused(), "promote shop/v2", "where focus is after Escape");
 
+  // A whole order by keyboard, the token included.
+  await page.keyboard.press("Enter");
+  await until("the dialog is open again", () => page.locator("dialog#order").evaluate((node) => node.open));
+  for (steps = 0; (await focused()) !== "confirm"; steps += 1) {
+    check(steps < 20, "the confirmation cannot be reached with the Tab key");
+    await page.keyboard.press("Tab");
+  }
+  await page.keyboard.press("Enter");
+  await until("the token is asked for", () => page.locator("dialog#sign-in").evaluate((node) => node.open));
+  await page.keyboard.type(given.token);
+  await page.keyboard.press("Enter");
+  await until("v2 is current", async () => (await page.locator('[data-k="shop/v2.state"]').textContent()) === "current");
+  await until("focus is on the page and not lost", () => page.evaluate(() => document.querySelector("#page").contains(document.activeElement)));
+
   // A problem is told in the words of the file, and words never become markup.
   await ask("break the file");
   await until("the problem is told", async () => (await page.locator("body").textContent()).includes(given.markup));

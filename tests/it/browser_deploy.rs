@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::chromium;
-use crate::client::Browser;
+use crate::client::{Browser, Call};
 use crate::process::delay;
 use crate::scenarios::user_on;
 use crate::shop::{Shop, backend};
@@ -26,17 +26,31 @@ fn given(tidegate: &Tidegate, more: Value) -> Value {
 }
 
 /// People who click all the time, on whichever release they are.
-struct Crowd(Mutex<Vec<Browser>>);
+struct Crowd {
+    people: Mutex<Vec<Browser>>,
+    /// Nothing can be answered at present.
+    away: AtomicBool,
+    /// What went wrong at any other time.
+    failed: Mutex<Vec<String>>,
+}
 
 impl Crowd {
     fn people(&self) -> MutexGuard<'_, Vec<Browser>> {
-        self.0.lock().expect("nobody panicked with the crowd")
+        self.people.lock().expect("nobody panicked with the crowd")
     }
 
-    /// While tidegate is away a click may fail; that is what other tests are about.
     fn click(&self) {
         for user in self.people().iter_mut() {
-            user.send(crate::client::Call::get("/")).ok();
+            let away = self.away.load(Ordering::SeqCst);
+            let failed = match user.send(Call::get("/")) {
+                Ok(answer) if answer.status == 200 => continue,
+                Ok(answer) => answer.head.raw,
+                Err(error) => error.to_string(),
+            };
+            // It may also have gone while this one was under way.
+            if !away && !self.away.load(Ordering::SeqCst) {
+                self.failed.lock().expect("a list").push(failed);
+            }
         }
     }
 
@@ -74,7 +88,8 @@ fn a_whole_deploy_is_done_in_the_browser_while_people_click() {
     for (release, name) in [("v1", "a1"), ("v1", "a2"), ("v2", "b1"), ("v2", "b2")] {
         tidegate.wait_for_backend("shop", release, name, "health", "up");
     }
-    let crowd = Crowd(Mutex::new((0..3).flat_map(|_| ["a1", "a2"]).map(|name| user_on(&tidegate, name)).collect()));
+    let people = (0..3).flat_map(|_| ["a1", "a2"]).map(|name| user_on(&tidegate, name)).collect();
+    let crowd = Crowd { people: Mutex::new(people), away: AtomicBool::new(false), failed: Mutex::default() };
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -89,8 +104,14 @@ fn a_whole_deploy_is_done_in_the_browser_while_people_click() {
             match asked {
                 "come" => crowd.come(&tidegate, count),
                 "leave" => crowd.leave(values["release"].as_str().expect("a release"), count),
-                "stop" => drop(tidegate.stop()),
-                "start" => tidegate.start_again(),
+                "stop" => {
+                    crowd.away.store(true, Ordering::SeqCst);
+                    tidegate.stop();
+                }
+                "start" => {
+                    tidegate.start_again();
+                    crowd.away.store(false, Ordering::SeqCst);
+                }
                 "upgrade" => drop(tidegate.cli(&["upgrade"]).expect_code(0)),
                 other => panic!("the script asks for {other}"),
             }
@@ -98,6 +119,7 @@ fn a_whole_deploy_is_done_in_the_browser_while_people_click() {
         });
         drop(over);
     });
+    assert_eq!(*crowd.failed.lock().expect("a list"), [""; 0], "clicks that failed, the upgrade included");
 }
 
 /// Ends the clicking also when the test fails.

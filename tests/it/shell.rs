@@ -177,6 +177,17 @@ fn a_terminal_gets_colours_and_blocks_and_everything_else_plain_words() {
     drop((watching, user));
 }
 
+#[test]
+fn the_log_of_the_process_is_coloured_where_that_is_asked_for() {
+    let a1 = backend("v1", "a1");
+    let mut tidegate = Shop::new("cookie").release("v1", &[&a1]).start();
+    assert!(!tidegate.read("tidegate.log").contains('\x1b'), "a file gets plain lines");
+    tidegate.stop();
+    tidegate.try_start_again(&["--color", "always"]).expect("it starts");
+    let log = tidegate.read("tidegate.log");
+    assert!(log.contains("\x1b[32mINFO") && log.contains("listening on"), "{log}");
+}
+
 /// What is left when a terminal has obeyed.
 fn without_codes(text: &str) -> String {
     let mut plain = String::new();

@@ -10,6 +10,7 @@ mod release;
 pub mod reload;
 #[cfg(test)]
 mod tables;
+mod unsure;
 
 use std::sync::Arc;
 

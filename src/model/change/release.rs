@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::assemble::{add_release, clash};
+use super::unsure::unsure;
 use super::{Draft, Refused, RefusedKind, no_release};
 use crate::model::admission::{Health, Intent, ReleaseState};
 use crate::model::backend::Backend;
@@ -144,6 +145,11 @@ impl Draft {
         if sessions > 0 && !force {
             let what = format!("release '{name}/{release}': {} live sessions, {} unconfirmed", found.live(), found.unconfirmed());
             let remedy = format!("wait for its drain (tidegate stop {name}/{release} --wait), or evict them with --force");
+            return Err(Refused::new(RefusedKind::Conflict, what, remedy));
+        }
+        if let (Some(doubt), false) = (unsure(&app, &found.backends, self.now), force) {
+            let what = format!("release '{name}/{release}': no session is known, but that is not sure yet: {doubt}");
+            let remedy = format!("wait for its drain (tidegate stop {name}/{release} --wait), or --force if you know better");
             return Err(Refused::new(RefusedKind::Conflict, what, remedy));
         }
         let slots: Vec<u32> = found.backends.iter().map(|b| b.slot).collect();

@@ -1,5 +1,7 @@
 //! Commands and what they do to the releases, told as `v1 draining, v2 current`.
 
+use std::time::Duration;
+
 use super::*;
 use crate::model::admission::{Admission, Health};
 use crate::model::ledger::{Attention, Born};
@@ -291,6 +293,20 @@ fn a_removal_waits_for_the_last_exchange() {
     assert_eq!(refused.what, "release 'shop/v2': 1 exchanges are still under way");
     drop(inside);
     world.command("remove v2").expect("it has left");
+}
+
+#[test]
+fn a_release_is_stopped_only_when_its_zero_is_sure() {
+    let check = |seen: u64, command: &str, expected: Result<(), &str>| {
+        let (mut world, _) = play(">v1:a1", &["stage v2:b1", UP, "promote v2"]);
+        world.backend("a1").live.lives.worked();
+        world.now = world.backend("a1").live.since + Duration::from_secs(seen);
+        let told = world.command(command).map(|_| ()).map_err(|refused| refused.what);
+        assert_eq!(told, expected.map_err(str::to_owned), "{command} after {seen} s");
+    };
+    check(60, "stop v1", Err("release 'shop/v1': no session is known, but that is not sure yet: seen for 60s of 30m"));
+    check(60, "stop v1 --force", Ok(()));
+    check(1_800, "stop v1", Ok(()));
 }
 
 /// Gates of the new release are open before anybody can be sent there, those of the old close after nobody can.

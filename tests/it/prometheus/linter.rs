@@ -1,8 +1,8 @@
 //! The rules of Grafana's dashboard linter, by their names there, and a few of our own.
 //!
-//! All of them are kept but those about Loki (`target-logql-rule`, `target-logql-auto-rule`): nothing here asks Loki. That expressions are valid
-//! PromQL (`target-promql-rule`, `template-label-promql-rule`) is judged by a real Prometheus, which evaluates every one of them. One
-//! exception: totals of the time shown are `increase(...[$__range])`, which no `$__rate_interval` can say.
+//! All of them are kept but those about Loki (`target-logql-rule`, `target-logql-auto-rule`): nothing here asks Loki. That expressions
+//! are valid PromQL (`target-promql-rule`, `template-label-promql-rule`) is judged by a real Prometheus, which evaluates every one of
+//! them. One exception: totals of the time shown are `increase(...[$__range])`, which no `$__rate_interval` can say.
 
 use std::collections::BTreeSet;
 
@@ -105,7 +105,7 @@ fn target_rules_every_question_is_about_the_job_and_instance_chosen_and_counters
                     assert!(selector.contains(matcher), "{place}: {matcher} in {expression}");
                 }
                 // target-counter-agg-rule, target-rate-interval-rule
-                if name.ends_with("_total") || name.ends_with("_bucket") {
+                if ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) {
                     let before = &expression[..at];
                     let spans = match before {
                         _ if before.ends_with("rate(") => &["[$__rate_interval]"][..],

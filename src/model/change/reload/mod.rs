@@ -15,10 +15,10 @@ mod tables;
 
 use std::sync::Arc;
 
+use super::unsure::unsure;
 use super::{Applied, Draft, NewApp, Refused, RefusedKind};
 use crate::model::admission::{Admission, Health, Intent, ReleaseState};
 use crate::model::backend::Backend;
-use crate::model::drain::{Watched, doubt};
 use crate::model::event::Owner;
 use crate::model::routes::Routes;
 use crate::model::settings::{AppSpec, WhenAllDraining};
@@ -158,15 +158,7 @@ impl Planner {
             return self
                 .refuse(format!("{at}: {under_way} exchange{plural} under way"), format!("{hint}; try again in a moment, or --force"));
         }
-        let began = app.backends.iter().flatten().map(|b| b.live.since).min();
-        // Who came while we watched, and was never asked for anything, has nobody; nor has who never worked. And where a drain was
-        // proven, nobody is left.
-        let came_and_went = |b: &Backend| began < Some(b.live.since) && b.live.tally.codes().iter().sum::<u64>() == 0;
-        let keeps = |b: &&Arc<Backend>| {
-            let gate = gate(b);
-            b.live.lives.has_worked() && !came_and_went(b) && !gate.fenced && !gate.state.gone() && gate.state != ReleaseState::Staged
-        };
-        if let Some(doubt) = backends.iter().filter(keeps).find_map(|b| doubt(app, b, Watched::Always, self.draft.now)) {
+        if let Some(doubt) = unsure(app, backends, self.draft.now) {
             self.refuse(
                 format!("{at}: no session is known, but that is not sure yet: {doubt}"),
                 format!("{hint}; drain it first (that waits until it is sure), or --force"),

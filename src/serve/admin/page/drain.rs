@@ -35,7 +35,7 @@ fn card(canvas: &Canvas, drain: &api::DrainStatus, facts: &Facts) -> Markup {
             (canvas.bar(&key("progress"), drain.progress, &format!("Share of {} that has left", drain.target)))
             div.state {
             p.tally {
-                b.big { (canvas.text(&key("remaining"), drain.remaining)) } " of " (canvas.text(&key("initial"), drain.initial)) " left"
+                b.big { (canvas.text(&key("remaining"), drain.remaining)) } " left" span.quiet { "of " (canvas.text(&key("initial"), drain.initial)) " at first" }
                 span.percent { (canvas.text(&key("percent"), format!("{} %", (drain.progress.clamp(0.0, 1.0) * 100.0).floor()))) }
             }
             (canvas.line(&key("left"), "kinds", words::left(drain)))

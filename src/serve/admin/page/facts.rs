@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::api;
 use crate::model::admission::ReleaseState;
+use crate::model::settings::WhenAllDraining;
 use crate::model::time::Time;
 use crate::model::view::{App, Release};
 use crate::serve::admin::{Admin, document};
@@ -46,6 +47,8 @@ pub(super) struct Facts {
 pub(super) struct AppFacts {
     /// Where a rollback would lead.
     pub(super) rollback_to: Option<String>,
+    /// Whether draining backends take new sessions when nobody else does.
+    pub(super) draining_serve: bool,
     /// How fast people are sent away.
     pub(super) evict_per_second: u32,
     /// Entries of the ledger, and most entries.
@@ -88,6 +91,7 @@ impl AppFacts {
     fn of(app: &App) -> AppFacts {
         AppFacts {
             rollback_to: rollback_to(app),
+            draining_serve: app.settings.when_all_draining == WhenAllDraining::Serve,
             evict_per_second: app.settings.drain.evict_per_second,
             ledger: (app.ledger.entries(), app.ledger.capacity()),
             unsaved: app.ledger.unsaved(),

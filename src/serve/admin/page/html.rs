@@ -158,7 +158,8 @@ fn glance(canvas: &Canvas, facts: &Facts) -> Markup {
 /// Everything that is wrong, in one place, the worst first.
 fn problems(facts: &Facts) -> Markup {
     let apps = || facts.status.apps.iter();
-    let outages = apps().filter_map(|(name, app)| words::outage(name, app));
+    let helps = |name: &str| facts.apps.get(name).is_some_and(|app| app.draining_serve);
+    let outages = apps().filter_map(|(name, app)| words::outage(name, app, helps(name)));
     let reload = facts.reload_fault.iter().map(|(at, why)| format!("The reload of {} changed nothing: {why}", words::clock(at, facts.now)));
     let drains = facts.drains(true).flat_map(words::drain_problems);
     let others = apps().flat_map(|(name, app)| words::problems(name, app, facts));

@@ -64,7 +64,7 @@ pub(super) fn glance(name: &str, app: &api::AppStatus, facts: &Facts) -> String 
         parts.push(if works {
             format!("{} takes new sessions", app.current)
         } else {
-            format!("{} is current, but none of its backends takes new sessions", app.current)
+            format!("{} is current, but none of its backends is open to new sessions", app.current)
         });
     }
     for (release, status) in app.releases.iter().filter(|(_, release)| matches!(release.state.as_str(), "draining" | "fencing")) {
@@ -101,9 +101,15 @@ pub(super) fn serving(release: &api::ReleaseStatus) -> usize {
 }
 
 /// The worst that can be said of an app.
-pub(super) fn outage(name: &str, app: &api::AppStatus) -> Option<String> {
-    let serves = app.releases.iter().any(|(_, release)| serving(release) > 0);
-    (!serves).then(|| format!("{name}: no backend takes new sessions"))
+pub(super) fn outage(name: &str, app: &api::AppStatus, draining_serve: bool) -> Option<String> {
+    if app.releases.iter().any(|(_, release)| serving(release) > 0) {
+        return None;
+    }
+    let known =
+        |backend: &api::BackendStatus| backend.admission == "known_sessions" && matches!(backend.health.as_str(), "up" | "draining");
+    let helps = draining_serve && app.releases.iter().any(|(_, release)| release.backends.iter().any(|(_, backend)| known(backend)));
+    let then = if helps { "new clients go to those that drain (when_all_draining: serve)" } else { "new clients get 503" };
+    Some(format!("{name}: no backend is open to new sessions; {then}"))
 }
 
 /// Whatever else is wrong with it; each begins with what it is about.

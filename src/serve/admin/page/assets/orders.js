@@ -86,7 +86,9 @@ window.tidegateOrders = (() => {
       return {
         title: `Drain ${at.name}?`, confirm: `Drain ${at.name}`, options: ["deadline", "then"], force: true,
         says: [
-          `${at.name} takes no new sessions from now on${to ? `; they go to ${to}` : ". It is the last one that does"}.`,
+          at.one && at.one.admission !== "everyone"
+            ? `${at.name} takes no new sessions now (it is ${at.one.health}), nor will it until it serves again.`
+            : `${at.name} takes no new sessions from now on${to ? `; they go to ${to}` : ". It is the last one that does"}.`,
           who(at.name, at.sessions) + (live ? ` ${finish(live)}.` : ""),
         ],
         call: (fields) => ask("POST", "/api/v1/drains", { target, ...fields }),
@@ -118,11 +120,12 @@ window.tidegateOrders = (() => {
         done: () => `Nobody goes to ${target} any more.`,
       };
     },
-    evict(target, status) {
-      const at = look(status, target);
+    evict(target, status, button, { idle } = {}) {
+      const at = look(status, target), all = people(at.sessions.live);
+      const silent = [`Of ${all} on ${at.name} those are sent away now who have been silent for ${idle}. Their number is told afterwards.`];
       return {
-        title: `Evict everybody from ${at.name}?`, confirm: `Evict ${people(at.sessions.live)}`, options: ["idle"], force: false, danger: true,
-        says: at.sessions.live ? evicted(at, at.sessions) : [who(at.name, at.sessions)],
+        title: `Evict ${idle ? "the silent" : "everybody"} from ${at.name}?`, confirm: `Evict ${idle ? "the silent" : all}`, options: ["idle"], force: false, danger: true,
+        says: at.sessions.live ? (idle ? silent : evicted(at, at.sessions)) : [who(at.name, at.sessions)],
         call: (fields) => ask("POST", "/api/v1/evict", { target, ...fields }),
         done: (answer) => `${people(answer.evicted)} ${be(answer.evicted)} sent away from ${target}.`,
       };

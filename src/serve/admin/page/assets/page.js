@@ -136,7 +136,10 @@
     const focus = main.contains(document.activeElement) ? document.activeElement : null;
     const same = focus && (focus.dataset.order ? `[data-order="${CSS.escape(focus.dataset.order)}"]` : focus.id ? `#${CSS.escape(focus.id)}` : null);
     const place = focus?.closest("article, section")?.querySelector("h3[id], h2[id]")?.id;
-    main.replaceChildren(...other.childNodes);
+    // Of many apps one has changed: sections that are equal stay.
+    const before = [...main.children], after = [...other.children];
+    if (before.length !== after.length) main.replaceChildren(...after);
+    else before.forEach((section, index) => { if (!section.isEqualNode(after[index])) section.replaceWith(after[index]); });
     main.dataset.structure = other.dataset.structure;
     unfold(unfolded);
     main.querySelectorAll(".scrolls").forEach((node, index) => { node.scrollTop = scrolled[index] ?? 0; });
@@ -150,6 +153,7 @@
 
   function replaceBody(next) {
     document.body.replaceChildren(...next.body.childNodes);
+    document.title = next.title;
     begin();
   }
 
@@ -324,17 +328,26 @@
 
   /** Words the dialog with the figures of this moment. */
   async function plan(button) {
+    return planWith(button, await ask("GET", "/api/v1/status"));
+  }
+
+  function planWith(button, status) {
     const [kind, target] = button.dataset.order.split(" ");
-    const status = await ask("GET", "/api/v1/status");
-    return window.tidegateOrders(ask)[kind](target, status, button);
+    return { status, ...window.tidegateOrders(ask)[kind](target, status, button, fields(["idle"])) };
+  }
+
+  /** What was filled in, of these options. */
+  function fields(options) {
+    const filled = options.map((field) => [field, $(`#${field}`).value.trim()]).filter(([, value]) => value);
+    return Object.fromEntries(filled);
   }
 
   async function open(button) {
     let made;
+    $("#order form").reset();
     try { made = await plan(button); } catch (refusal) { tell(`${refusal.error ?? refusal}. ${refusal.remedy ?? ""}`); return; }
     order = { button, plan: made };
     const dialog = $("#order");
-    $("form", dialog).reset();
     $("#refusal").replaceChildren();
     for (const field of ["deadline", "then", "idle", "force"]) $(`#${field}-row`).hidden = !made.options.includes(field);
     word();
@@ -354,15 +367,14 @@
     if (!mine || mine.busy) return;
     mine.busy = true;
     $("#confirm").disabled = true;
-    const fields = {};
-    for (const field of mine.plan.options) { const value = $(`#${field}`).value.trim(); if (value) fields[field] = value; }
-    if (!$("#force-row").hidden && $("#force").checked) fields.force = true;
+    const given = fields(mine.plan.options);
+    if (!$("#force-row").hidden && $("#force").checked) given.force = true;
     $("#refusal").replaceChildren();
     try {
       let answer;
       for (let wrong = "";;) {
         if (!token() && !(await askToken(wrong))) return;
-        try { answer = await mine.plan.call(fields); break; } catch (refusal) {
+        try { answer = await mine.plan.call(given); break; } catch (refusal) {
           if (refusal.status !== 401) throw refusal;
           keepToken(null);
           wrong = "This token is wrong. Use the one in admin.token_file.";
@@ -400,6 +412,10 @@
     else if (button.id === "forget") forget();
     else if (button.id === "cancel") $("#order").close();
     else if (button.id === "token-cancel") answerToken(false);
+  });
+
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "idle" && order) { order.plan = planWith(order.button, order.plan.status); word(); }
   });
 
   document.addEventListener("submit", (event) => {

@@ -24,7 +24,8 @@ fn status(change: impl FnOnce(&mut api::Status)) -> api::Status {
 }
 
 fn facts(change: impl FnOnce(&mut api::Status)) -> Facts {
-    let extra = AppFacts { rollback_to: Some("v41".to_owned()), evict_per_second: 50, ledger: (42, 1000), unsaved: false };
+    let extra =
+        AppFacts { rollback_to: Some("v41".to_owned()), draining_serve: true, evict_per_second: 50, ledger: (42, 1000), unsaved: false };
     Facts {
         status: status(change),
         now: Time::from_secs(1_795_176_000),
@@ -57,7 +58,7 @@ fn the_sentence_at_the_top_says_who_is_where() {
     check(|s| release(s, "v41").sessions.live = 0, "v42 takes new sessions; nobody is left on v41 but 3 unconfirmed sessions.");
     check(|s| release(s, "v41").state = "drained".to_owned(), "v42 takes new sessions; v41 is drained: it may be switched off.");
     let down = |s: &mut api::Status| release(s, "v42").backends.0[0].1.admission = "nobody".to_owned();
-    check(down, "v42 is current, but none of its backends takes new sessions; 12 people finish on v41, likely done by 12:07–12:25.");
+    check(down, "v42 is current, but none of its backends is open to new sessions; 12 people finish on v41, likely done by 12:07–12:25.");
     let by_health = |s: &mut api::Status| {
         s.apps.0[0].1.current = "by_health".to_owned();
         for (_, release) in &mut s.apps.0[0].1.releases.0 {
@@ -145,7 +146,13 @@ fn whatever_is_wrong_is_said_at_the_top() {
     check(|_| {}, &[]);
     check(|s| release(s, "v41").backends.0[0].1.health = "down".to_owned(), &["shop/v41: a1 is down (1 of 1 backend)"]);
     let none = |s: &mut api::Status| release(s, "v42").backends.0[0].1.admission = "known_sessions".to_owned();
-    check(none, &["shop: no backend takes new sessions"]);
+    let helps = "shop: no backend is open to new sessions; new clients go to those that drain (when_all_draining: serve)";
+    check(none, &[helps]);
+    let down = |s: &mut api::Status| {
+        release(s, "v41").backends.0[0].1.admission = "nobody".to_owned();
+        release(s, "v42").backends.0[0].1.admission = "nobody".to_owned();
+    };
+    check(down, &["shop: no backend is open to new sessions; new clients get 503"]);
     check(|s| s.drains[0].ended.lost = 2, &["shop/v41: 2 sessions were lost during drain d7"]);
     let mut failed = facts(|_| {});
     failed.reload_fault = Some(("2026-11-20T11:58:00Z".to_owned(), "no such file".to_owned()));
@@ -171,7 +178,7 @@ fn what_is_worst_is_seen_first_and_the_rest_is_folded() {
     };
     let few = told(4);
     assert!(
-        few.starts_with("<ul aria-label=\"What is wrong\"><li>app3: no backend takes new sessions</li><li>shop/v41: 1 session was lost"),
+        few.starts_with("<ul aria-label=\"What is wrong\"><li>app3: no backend is open to new sessions; new clients get 503</li><li>shop/v41: 1 session was lost"),
         "{few}"
     );
     assert!(!few.contains("<details"), "{few}");
