@@ -29,8 +29,8 @@ mod tests;
 mod tree;
 mod webhook;
 
-use std::fmt;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;

@@ -20,9 +20,8 @@ pub(super) fn config(s: &mut Section) -> Config {
     let listeners = listeners(s);
     let admin = s.section("admin", |admin_section| admin(admin_section, &listeners));
     let usual = State::of_service(std::env::var_os("STATE_DIRECTORY").as_deref());
-    let state = s.section("state", |s| State {
-        directory: s.or("directory", usual.directory, |f| f.parsed(scalar::file_name).map(PathBuf::from)),
-    });
+    let state =
+        s.section("state", |s| State { directory: s.or("directory", usual.directory, |f| f.parsed(scalar::file_name).map(PathBuf::from)) });
     let trusted_proxies = s.or("trusted_proxies", Vec::new(), |f| f.set(|f| f.parsed(scalar::network)));
     let apps = app::apps(s);
     Config { server, listeners: listeners.into_iter().map(|(listener, _)| listener).collect(), admin, state, trusted_proxies, apps }

@@ -10,7 +10,7 @@ await inChromium(
     const page = await context.newPage();
     await page.goto(given.url);
     same(await page.locator('[data-k="shop/v1.state"]').textContent(), "current", "the state of v1");
-    check(await page.locator("article#release-shop-v1").isVisible(), "the release is shown");
+    check(await page.locator('article[id="release-shop:v1"]').isVisible(), "the release is shown");
     check(await page.locator("noscript").first().isVisible(), "it says that it is a picture of one moment");
     same(await page.locator("button:visible").count(), 0, "buttons that would do nothing");
     await picture(page, "no-javascript");

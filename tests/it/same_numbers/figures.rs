@@ -343,9 +343,10 @@ fn of_cells(cells: Figures) -> Figures {
                 }
             }
             "confidence" => drop(figures.insert(format!("{place}.confident"), text.starts_with("The count is sure").to_string())),
-            "percent" => drop(figures.insert(key, text.trim_end_matches(" %").to_owned())),
+            "percent" if text != "unknown" => drop(figures.insert(key, text.trim_end_matches(" %").to_owned())),
+            "percent" | "tally" | "unsure" => {}
             "bound" => {
-                if let Some(told) = text.strip_prefix("By ").and_then(|rest| rest.split(" at the latest").next()) {
+                if let Some(told) = text.strip_prefix("If nobody clicks again, over by ").and_then(|rest| rest.strip_suffix('.')) {
                     let minute = told.rsplit(' ').next().unwrap_or(told);
                     figures.insert(format!("{place}.bound_minute"), minute.to_owned());
                 }

@@ -5,7 +5,7 @@
 
 use maud::{Markup, PreEscaped, html};
 
-use super::cells::Canvas;
+use super::cells::{Canvas, Order};
 use super::facts::Facts;
 use super::words::serving;
 use crate::api;
@@ -18,14 +18,10 @@ pub(super) fn section(canvas: &Canvas, name: &str, app: &api::AppStatus, facts: 
     let id = format!("app-{name}");
     let curve = facts.curves.get(name).cloned().unwrap_or_default();
     html! {
-        section.app #(id) aria-labelledby=(format!("{id}-name")) data-app=(name) data-evict-per-second=(extra.evict_per_second) {
+        section.app #(id) aria-labelledby=(format!("{id}:name")) data-app=(name) data-evict-per-second=(extra.evict_per_second) {
             header.title {
-                h2 #(format!("{id}-name")) tabindex="-1" { (name) }
-                @if let Some(to) = &extra.rollback_to {
-                    div.orders {
-                        button type="button" data-order=(format!("rollback {name}")) data-to=(to) aria-label=(format!("Roll back to {to}: {name}")) { "Roll back to " (to) }
-                    }
-                }
+                h2 #(format!("{id}:name")) tabindex="-1" { (name) }
+                (canvas.block(&format!("{name}.rollback"), "orders", rollback(name, extra.rollback_to.as_deref())))
             }
             (canvas.block(&format!("{name}.curve"), "curve", PreEscaped(curve)))
             div.releases {
@@ -36,10 +32,19 @@ pub(super) fn section(canvas: &Canvas, name: &str, app: &api::AppStatus, facts: 
     }
 }
 
+fn rollback(app: &str, to: Option<&str>) -> Markup {
+    html! {
+        @if let Some(to) = to {
+            button type="button" data-order=(format!("rollback {app}")) data-to=(to) aria-label=(format!("Roll back to {to}: {app}")) { "Roll back to " (to) }
+        }
+    }
+}
+
 fn release_card(canvas: &Canvas, app: &str, of: &api::AppStatus, name: &str, release: &api::ReleaseStatus) -> Markup {
     let target = format!("{app}/{name}");
     let key = |field: &str| format!("{target}.{field}");
-    let id = format!("release-{app}-{name}");
+    // A colon is in no name, so that no two of them meet.
+    let id = format!("release-{app}:{name}");
     let sessions = release.sessions;
     let in_flight: u64 = release.backends.iter().map(|(_, backend)| backend.in_flight).sum();
     let count = release.backends.0.len();
@@ -51,11 +56,11 @@ fn release_card(canvas: &Canvas, app: &str, of: &api::AppStatus, name: &str, rel
         ("in_flight", "in flight", "requests under way", in_flight),
     ];
     html! {
-        article.release #(id) aria-labelledby=(format!("{id}-name")) data-state=(release.state) {
+        article.release #(id) aria-labelledby=(format!("{id}:name")) {
             header.title {
-                h3 #(format!("{id}-name")) tabindex="-1" { (name) }
+                h3 #(format!("{id}:name")) tabindex="-1" { (name) }
                 (canvas.word(&key("state"), &release.state))
-                (release_orders(&target, of, name, release))
+                (release_orders(canvas, &target, of, name, release))
             }
             dl.counts {
                 @for (field, name, title, figure) in counts {
@@ -65,7 +70,7 @@ fn release_card(canvas: &Canvas, app: &str, of: &api::AppStatus, name: &str, rel
             @if count < FOLDED_FROM {
                 (backends(canvas, &target, release))
             } @else {
-                details #(format!("{id}-backends")) {
+                details #(format!("{id}:backends")) {
                     summary { (canvas.text(&key("backends"), folded(release))) }
                     (backends(canvas, &target, release))
                 }
@@ -130,38 +135,36 @@ fn backend(canvas: &Canvas, target: &str, name: &str, backend: &api::BackendStat
             @if counts {
                 td.figure data-label="Counted" { (canvas.text(&key("counted"), backend.counted.map_or_else(|| "?".to_owned(), |n| n.to_string()))) }
             }
-            td.orders { (backend_orders(target, backend, state)) }
+            td.orders { (backend_orders(canvas, target, backend, state)) }
         }
     }
 }
 
-fn order(word: &str, label: &str, target: &str) -> Markup {
-    html! { button type="button" data-order=(format!("{word} {target}")) aria-label=(format!("{label} {target}")) { (label) } }
+fn order(word: &'static str, label: &'static str, offered: bool) -> Order {
+    Order { word, label, offered }
 }
 
-fn release_orders(target: &str, app: &api::AppStatus, name: &str, release: &api::ReleaseStatus) -> Markup {
-    let (state, by_health) = (release.state.as_str(), app.current == "by_health");
+fn release_orders(canvas: &Canvas, target: &str, app: &api::AppStatus, name: &str, release: &api::ReleaseStatus) -> Markup {
+    let state = release.state.as_str();
     let emptying = matches!(state, "draining" | "fencing");
-    html! {
-        div.orders {
-            @if !by_health && app.current != name { (order("promote", "Promote", target)) }
-            @if by_health && state == "by_health" { (order("drain", "Drain", target)) }
-            @if by_health && state != "by_health" { (order("serve", "Serve", target)) }
-            @if emptying { (order("evict", "Evict", target)) }
-            @if emptying || matches!(state, "drained" | "staged") { (order("stop", "Stop", target)) }
-        }
+    let evict = order("evict", "Evict", emptying);
+    let stop = order("stop", "Stop", emptying || matches!(state, "drained" | "staged"));
+    if app.current == "by_health" {
+        let serves = state == "by_health";
+        canvas.orders(target, &[order("drain", "Drain", serves), order("serve", "Serve", !serves), evict, stop])
+    } else {
+        canvas.orders(target, &[order("promote", "Promote", app.current != name), evict, stop])
     }
 }
 
-fn backend_orders(target: &str, backend: &api::BackendStatus, state: &str) -> Markup {
+fn backend_orders(canvas: &Canvas, target: &str, backend: &api::BackendStatus, state: &str) -> Markup {
     let open = matches!(state, "current" | "ramping" | "by_health" | "staged");
     let emptying = matches!(state, "draining" | "fencing") || backend.intent == "drain" || backend.health == "draining";
-    html! {
-        div.orders {
-            @if backend.intent != "serve" { (order("serve", "Serve", target)) }
-            @if backend.intent == "serve" && open { (order("drain", "Drain", target)) }
-            @if backend.intent != "maintain" { (order("maintain", "Maintain", target)) }
-            @if emptying { (order("evict", "Evict", target)) }
-        }
-    }
+    let orders = [
+        order("serve", "Serve", backend.intent != "serve"),
+        order("drain", "Drain", backend.intent == "serve" && open),
+        order("maintain", "Maintain", backend.intent != "maintain"),
+        order("evict", "Evict", emptying),
+    ];
+    canvas.orders(target, &orders)
 }

@@ -1,4 +1,4 @@
-//! Whatever changes on the page by itself: texts, bars and blocks, each under a key.
+//! Whatever changes on the page by itself: texts, bars, blocks and offered orders, each under a key.
 //!
 //! The templates draw on a [`Canvas`], which writes a cell into the HTML and down into [`Cells`] in one step. So the page that is
 //! served and the stream that keeps it up to date cannot differ: there is no second list of what goes where.
@@ -17,12 +17,15 @@ pub(super) struct Cells {
     /// Plain texts.
     #[serde(rename = "cells", skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) texts: BTreeMap<String, String>,
-    /// Shares from 0 to 1.
+    /// Shares from 0 to 1; none where it is unknown.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) bars: BTreeMap<String, f64>,
+    pub(super) bars: BTreeMap<String, Option<f64>>,
     /// Markup, for what is long or has a shape.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) blocks: BTreeMap<String, String>,
+    /// The orders that make sense at present, by target: their words with a blank between.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) offers: BTreeMap<String, String>,
 }
 
 impl Cells {
@@ -35,13 +38,25 @@ impl Cells {
             texts: changed(&self.texts, &before.texts),
             bars: changed(&self.bars, &before.bars),
             blocks: changed(&self.blocks, &before.blocks),
+            offers: changed(&self.offers, &before.offers),
         }
     }
 
     /// Whether there is nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
-        self.texts.is_empty() && self.bars.is_empty() && self.blocks.is_empty()
+        self.texts.is_empty() && self.bars.is_empty() && self.blocks.is_empty() && self.offers.is_empty()
     }
+}
+
+/// A button.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// As in `data-order`.
+    pub(super) word: &'static str,
+    /// As people read it.
+    pub(super) label: &'static str,
+    /// Whether it makes sense at present.
+    pub(super) offered: bool,
 }
 
 /// What the templates draw on.
@@ -94,11 +109,24 @@ impl Canvas {
         html! { span.word data-k=(key) data-w=(text) { (text) } }
     }
 
-    /// A share of a whole.
-    pub(super) fn bar(&self, key: &str, share: f64, label: &str) -> Markup {
+    /// A share of a whole; neither empty nor full while it is unknown.
+    pub(super) fn bar(&self, key: &str, share: Option<f64>, label: &str) -> Markup {
         self.cells.borrow_mut().bars.insert(key.to_owned(), share);
-        let shown = if self.blank { 0.0 } else { share };
-        html! { progress data-v=(key) max="1" value=(shown) aria-label=(label) {} }
+        let shown = share.filter(|_| !self.blank);
+        html! { progress data-v=(key) max="1" value=[shown] aria-label=(label) {} }
+    }
+
+    /// The buttons of a target. All that it can ever have are in the HTML: a backend that is drained must not cost every open page a fetch.
+    pub(super) fn orders(&self, target: &str, orders: &[Order]) -> Markup {
+        let offered: Vec<&str> = orders.iter().filter(|order| order.offered).map(|order| order.word).collect();
+        self.cells.borrow_mut().offers.insert(target.to_owned(), offered.join(" "));
+        html! {
+            div.orders data-o=(target) {
+                @for order in orders {
+                    button type="button" data-order=(format!("{} {target}", order.word)) aria-label=(format!("{} {target}", order.label)) hidden[!self.blank && !order.offered] { (order.label) }
+                }
+            }
+        }
     }
 
     /// A piece of markup that changes as a whole.
@@ -123,7 +151,7 @@ mod tests {
     fn drawn(canvas: &Canvas, name: &str, live: u64, share: f64) -> String {
         html! {
             (canvas.text("name", name)) table { tr { (canvas.figure("live", "Live", live)) } } (canvas.word("state", "by_health"))
-            (canvas.bar("bar", share, "gone")) (canvas.block("more", "", html! { b { (name) } }))
+            (canvas.bar("bar", Some(share), "gone")) (canvas.block("more", "", html! { b { (name) } }))
         }
         .0
     }
@@ -141,6 +169,32 @@ mod tests {
         assert!(html.contains("value=\"0.5\""), "{html}");
         assert!(html.contains(&cells.blocks["more"]), "a block is told as it is drawn: {html}");
         assert_eq!(cells.blocks["more"], "<b>&lt;b&gt;&amp;&quot;'</b>");
+    }
+
+    #[test]
+    fn a_share_that_is_unknown_is_neither_empty_nor_full() {
+        let canvas = Canvas::default();
+        assert!(!canvas.bar("bar", None, "gone").0.contains("value"));
+        assert_eq!(serde_json::to_value(canvas.cells()).unwrap(), serde_json::json!({"bars": {"bar": null}}), "a page is told so");
+    }
+
+    #[test]
+    fn an_order_that_makes_no_sense_is_hidden_and_no_change_of_structure() {
+        let draw = |canvas: &Canvas, drains: bool| {
+            let order = |word, label, offered| Order { word, label, offered };
+            canvas
+                .orders(
+                    "shop/v1/a1",
+                    &[order("serve", "Serve", drains), order("drain", "Drain", !drains), order("maintain", "Maintain", true)],
+                )
+                .0
+        };
+        let canvas = Canvas::default();
+        let html = draw(&canvas, true);
+        let hidden: Vec<&str> = html.split("<button").skip(1).filter(|button| button.contains(" hidden>")).collect();
+        assert!(matches!(hidden[..], [one] if one.contains("data-order=\"drain shop/v1/a1\"")), "{html}");
+        assert_eq!(canvas.cells().offers["shop/v1/a1"], "serve maintain");
+        assert_eq!(draw(&Canvas::blank(), true), draw(&Canvas::blank(), false));
     }
 
     #[test]

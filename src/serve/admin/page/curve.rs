@@ -14,7 +14,7 @@ use super::words::{clock, many, span};
 use crate::api;
 use crate::model::time::Time;
 use crate::serve::date::rfc3339;
-use crate::serve::history::{EVERY, Sample};
+use crate::serve::history::{EVERY, Point, Sample};
 
 /// The drawing's own units; the page stretches it.
 const WIDTH: f64 = 600.0;
@@ -34,9 +34,59 @@ struct Series {
     live: Vec<u64>,
 }
 
-/// Each app's figure.
-pub(super) fn curves(status: &api::Status, samples: &[Arc<Sample>]) -> BTreeMap<String, String> {
-    status.apps.iter().map(|(name, app)| (name.to_owned(), curve(name, app, &status.drains, samples).0)).collect()
+/// An app in which nothing changes is drawn anew so often, for the time to move on.
+const IDLE: Duration = Duration::from_secs(60);
+/// One in which something does: each change at first, and later no more often than a screen can show.
+const BUSY: [(u64, Duration); 2] = [(600, EVERY), (u64::MAX, Duration::from_secs(15))];
+
+/// The figures of all apps as they were drawn last. Each is sent to all open pages when it is drawn, and most apps are at rest.
+#[derive(Default)]
+pub(super) struct Gallery {
+    drawn: BTreeMap<String, Drawn>,
+    shown: Arc<BTreeMap<String, String>>,
+}
+
+/// What a figure was drawn from.
+struct Drawn {
+    at: Time,
+    points: Vec<Point>,
+    drains: usize,
+}
+
+impl Gallery {
+    /// Each app's figure.
+    pub(super) fn curves(&mut self, status: &api::Status, samples: &[Arc<Sample>]) -> Arc<BTreeMap<String, String>> {
+        let newest = samples.last();
+        let age = newest.zip(samples.first()).map_or(0, |(last, first)| last.at.since(first.at).as_secs());
+        let pause = BUSY.into_iter().find(|(until, _)| age <= *until).map_or(EVERY, |(_, pause)| pause);
+        let mut due = Vec::new();
+        for (name, app) in status.apps.iter() {
+            let points = newest.into_iter().flat_map(|sample| &sample.points).filter(|point| *point.app == *name).cloned().collect();
+            let drains = status.drains.iter().filter(|drain| drain.target.split('/').next() == Some(name)).count();
+            let now = Drawn { at: newest.map_or(Time::from_secs(0), |sample| sample.at), points, drains };
+            if self.drawn.get(name).is_none_or(|before| before.is_old(&now, pause)) {
+                self.drawn.insert(name.to_owned(), now);
+                due.push((name.to_owned(), curve(name, app, &status.drains, samples).0));
+            }
+        }
+        let gone = |name: &String| status.apps.get(name).is_none();
+        if !due.is_empty() || self.shown.keys().any(gone) {
+            let mut shown = BTreeMap::clone(&self.shown);
+            shown.extend(due);
+            shown.retain(|name, _| !gone(name));
+            self.drawn.retain(|name, _| !gone(name));
+            self.shown = Arc::new(shown);
+        }
+        Arc::clone(&self.shown)
+    }
+}
+
+impl Drawn {
+    fn is_old(&self, now: &Drawn, pause: Duration) -> bool {
+        let age = now.at.since(self.at);
+        let changed = (&self.points, self.drains) != (&now.points, now.drains);
+        age >= IDLE || changed && age >= pause
+    }
 }
 
 fn curve(name: &str, app: &api::AppStatus, drains: &[api::DrainStatus], samples: &[Arc<Sample>]) -> Markup {
@@ -214,7 +264,6 @@ fn nice(count: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::history::Point;
 
     fn sample(second: u64, counts: &[(&str, u64)]) -> Arc<Sample> {
         let point = |(release, live): &(&str, u64)| Point { app: "shop".into(), release: (*release).into(), live: *live, unconfirmed: 0 };
@@ -249,6 +298,29 @@ mod tests {
         check(&[0, 5, 10, 300, 305], 2);
         check(&[0, 20, 40, 60], 1);
         check(&[0], 1);
+    }
+
+    #[test]
+    fn a_curve_is_drawn_when_its_app_has_changed_and_once_a_minute_at_rest() {
+        let (mut gallery, mut samples, mut told) = (Gallery::default(), Vec::new(), Vec::new());
+        let nothing: api::Status = serde_json::from_str(r#"{"version":"0.1.0","apps":{},"drains":[]}"#).unwrap();
+        let mut status = nothing.clone();
+        status.apps.0.push(("shop".to_owned(), app(&["v42"])));
+        let mut before = Arc::default();
+        // Somebody comes every five seconds, but for the third minute; and after the tenth minute it is drawn less often.
+        for second in (0..780).step_by(5) {
+            let live = if (120..180).contains(&second) { 24 } else { second / 5 };
+            samples.push(sample(second, &[("v42", live)]));
+            let now = gallery.curves(&status, &samples);
+            if !Arc::ptr_eq(&now, &before) {
+                told.push(second);
+            }
+            assert!(Arc::ptr_eq(&now, &gallery.curves(&status, &samples)), "no sample, no drawing");
+            before = now;
+        }
+        let within = |from: u64, to: u64| told.iter().filter(|second| (from..to).contains(*second)).count();
+        assert_eq!([within(0, 120), within(120, 180), within(180, 600), within(620, 770)], [24, 1, 84, 10], "{told:?}");
+        assert!(gallery.curves(&nothing, &samples).is_empty(), "an app that is gone is not drawn");
     }
 
     #[test]

@@ -32,11 +32,11 @@ fn card(canvas: &Canvas, drain: &api::DrainStatus, facts: &Facts) -> Markup {
                 (canvas.word(&key("state"), &drain.state))
                 div.orders { button type="button" data-order=(format!("cancel {id}")) aria-label=(format!("Cancel drain {id} of {}", drain.target)) { "Cancel" } }
             }
-            (canvas.bar(&key("progress"), drain.progress, &format!("Share of {} that has left", drain.target)))
+            (canvas.bar(&key("progress"), words::share(drain), &format!("Share of {} that has left", drain.target)))
             div.state {
             p.tally {
-                b.big { (canvas.text(&key("remaining"), drain.remaining)) } " left" span.quiet { "of " (canvas.text(&key("initial"), drain.initial)) " at first" }
-                span.percent { (canvas.text(&key("percent"), format!("{} %", (drain.progress.clamp(0.0, 1.0) * 100.0).floor()))) }
+                b.big { (canvas.text(&key("remaining"), drain.remaining)) } " " (canvas.text(&key("tally"), if drain.confident { "left" } else { "known to be left" })) " " span.quiet { "of " (canvas.text(&key("initial"), drain.initial)) " at first" }
+                span.percent { (canvas.text(&key("percent"), words::percent(drain))) }
             }
             (canvas.line(&key("left"), "kinds", words::left(drain)))
             }
@@ -45,7 +45,8 @@ fn card(canvas: &Canvas, drain: &api::DrainStatus, facts: &Facts) -> Markup {
             (canvas.line(&key("bound"), "quiet", words::bound(drain, now)))
             (canvas.line(&key("waits"), "waits", words::waits(drain)))
             (canvas.line(&key("deadline"), "deadline", words::deadline(drain, now)))
-            p.confidence data-sure=(drain.confident) { (canvas.text(&key("confidence"), words::confidence(drain))) }
+            (canvas.line(&key("confidence"), "confidence", words::confidence(drain)))
+            (canvas.line(&key("unsure"), "confidence unsure", words::unsure(drain)))
             (canvas.line(&key("ended"), "quiet", if gone.is_empty() { String::new() } else { format!("So far {gone}.") }))
             p.quiet { (id) ", begun at " time datetime=(drain.started) { (words::clock(&drain.started, now)) } " by " (drain.owner) }
             }

@@ -10,7 +10,7 @@ use crate::api;
 use crate::model::admission::ReleaseState;
 use crate::model::settings::WhenAllDraining;
 use crate::model::time::Time;
-use crate::model::view::{App, Release};
+use crate::model::view::App;
 use crate::serve::admin::{Admin, document};
 use crate::serve::date::rfc3339;
 
@@ -99,12 +99,11 @@ impl AppFacts {
     }
 }
 
-/// The release that was current before this one; `None` after a rollback, when the one before is the one that failed. The page names it in
-/// its order, so that nothing else is promoted should that have changed meanwhile.
+/// The release that was current before this one; `None` after a rollback, when the one before is the one that failed, and where nobody
+/// knows of one that was. The page names it in its order, so that nothing else is promoted should that have changed meanwhile.
 fn rollback_to(app: &App) -> Option<String> {
     let current = app.current.as_ref().filter(|_| app.rolled_back_from.is_none())?;
-    let others = || app.releases.iter().filter(|release| release.name != *current && release.state != ReleaseState::Stopped);
-    let promoted = others().filter(|release| release.promoted.is_some()).max_by_key(|release| release.promoted);
-    let left = |release: &&Arc<Release>| release.state.emptying() || release.state == ReleaseState::Drained;
-    promoted.or_else(|| others().rev().find(left)).map(|release| release.name.to_string())
+    let former = app.releases.iter().filter(|release| release.name != *current && release.state != ReleaseState::Stopped);
+    let latest = former.filter(|release| release.promoted.is_some()).max_by_key(|release| release.promoted);
+    latest.map(|release| release.name.to_string())
 }

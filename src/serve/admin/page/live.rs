@@ -3,7 +3,6 @@
 //! All open pages share one look at the state. The first frame of a stream is whole, so a page that was away needs to know nothing of
 //! what it missed.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,9 +16,9 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::cells::Cells;
+use super::curve::Gallery;
 use super::facts::Facts;
-use super::{BUILD, curve, html};
-use crate::model::time::Time;
+use super::{BUILD, html};
 use crate::serve::admin::Admin;
 use crate::serve::date::rfc3339;
 
@@ -34,15 +33,9 @@ const BEAT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Sight {
     moment: Mutex<Option<(Instant, Arc<Moment>)>>,
-    /// Curves change with each sample, not with each look.
-    curves: Mutex<Curves>,
-}
-
-/// The curves of all apps, and the sample that came last in them.
-#[derive(Default)]
-struct Curves {
-    newest: Option<Time>,
-    by_app: Arc<BTreeMap<String, String>>,
+    curves: Mutex<Gallery>,
+    /// A page and its structure, for all who fetch it because of that; their streams have told them newer figures.
+    page: Mutex<Option<(String, Arc<str>)>>,
 }
 
 /// One look.
@@ -71,14 +64,20 @@ impl Sight {
     pub(super) fn facts(&self, admin: &Admin) -> Facts {
         let facts = Facts::gather(admin);
         let samples = admin.control.history.samples();
-        let newest = samples.last().map(|sample| sample.at);
-        let mut kept = self.curves.lock().unwrap_or_else(PoisonError::into_inner);
-        // A reload may bring an app before the next sample.
-        let known = facts.status.apps.0.len() == kept.by_app.len();
-        if !known || newest != kept.newest {
-            *kept = Curves { newest, by_app: Arc::new(curve::curves(&facts.status, &samples)) };
+        let mut gallery = self.curves.lock().unwrap_or_else(PoisonError::into_inner);
+        Facts { curves: gallery.curves(&facts.status, &samples), ..facts }
+    }
+
+    /// A page of this structure; of the present one if that is another.
+    pub(super) fn page(&self, admin: &Admin, structure: &str) -> Arc<str> {
+        let mut kept = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, page)) = kept.as_ref().filter(|(drawn, _)| drawn == structure) {
+            return Arc::clone(page);
         }
-        Facts { curves: Arc::clone(&kept.by_app), ..facts }
+        let (structure, page) = html::page(&self.facts(admin));
+        let page: Arc<str> = page.into();
+        *kept = Some((structure, Arc::clone(&page)));
+        page
     }
 
     fn moment(&self, admin: &Admin) -> Arc<Moment> {

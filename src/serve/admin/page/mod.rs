@@ -24,9 +24,10 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use serde::Deserialize;
 
 use super::Admin;
 use super::access::Reader;
@@ -45,11 +46,19 @@ static BUILD: LazyLock<String> = LazyLock::new(|| {
     format!("{:016x}", hasher.finish())
 });
 
+/// Of `/`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    /// What an open page lacks. It has the figures, so it may share a page that another one has just got.
+    structure: Option<String>,
+}
+
 /// Who must show the token to read, and has not, gets the form for it and nothing else.
-pub(super) async fn page(State(admin): State<Arc<Admin>>, reader: Reader) -> Html<String> {
-    Html(match reader {
-        Reader::Stranger => html::sign_in(),
-        Reader::Admitted => html::page(&admin.sight.facts(&admin)),
+pub(super) async fn page(State(admin): State<Arc<Admin>>, Query(wanted): Query<Wanted>, reader: Reader) -> Html<String> {
+    Html(match (reader, wanted.structure) {
+        (Reader::Stranger, _) => html::sign_in(),
+        (Reader::Admitted, None) => html::page(&admin.sight.facts(&admin)).1,
+        (Reader::Admitted, Some(structure)) => admin.sight.page(&admin, &structure).to_string(),
     })
 }
 

@@ -70,6 +70,9 @@ pub(super) fn glance(name: &str, app: &api::AppStatus, facts: &Facts) -> String 
     for (release, status) in app.releases.iter().filter(|(_, release)| matches!(release.state.as_str(), "draining" | "fencing")) {
         parts.push(leaving(release, status, facts.running(&format!("{name}/{release}")), facts.now));
     }
+    for (release, _) in app.releases.iter().filter(|(_, release)| rests(app, release)) {
+        parts.push(format!("{release} is off, and no session is known there"));
+    }
     let empty: Vec<&str> = app.releases.iter().filter(|(_, release)| release.state == "drained").map(|(name, _)| name).collect();
     match empty.as_slice() {
         [] => {}
@@ -81,18 +84,48 @@ pub(super) fn glance(name: &str, app: &api::AppStatus, facts: &Facts) -> String 
 
 fn leaving(release: &str, status: &api::ReleaseStatus, drain: Option<&api::DrainStatus>, now: Time) -> String {
     let live = status.sessions.live;
-    let who = match (live, status.sessions.unconfirmed) {
-        (0, 0) => format!("nobody is left on {release}"),
-        (0, unconfirmed) => format!("nobody is left on {release} but {}", many(unconfirmed, "unconfirmed session")),
-        (1, _) => format!("1 person finishes on {release}"),
-        _ => format!("{live} people finish on {release}"),
+    let newborn = many(status.sessions.unconfirmed, "unconfirmed session");
+    let Some(drain) = drain.filter(|drain| drain.confident) else {
+        // What is not proven is a lower bound, and none seen is not nobody.
+        let why = drain.map_or("nothing watches it drain", doubt);
+        return match (live, status.sessions.unconfirmed) {
+            (0, 0) => format!("no session seen on {release} yet; the count is not sure ({why})"),
+            (0, _) => format!("only {newborn} seen on {release} yet; the count is not sure ({why})"),
+            _ => format!("at least {}{}", finishing(release, live), drain.map_or_else(String::new, |drain| likely(drain, now))),
+        };
     };
-    let Some(drain) = drain.filter(|_| live > 0) else { return who };
-    match (drain.eta_seconds.p50, drain.eta_seconds.p90, drain.upper_bound_seconds) {
-        (Some(p50), Some(p90), _) => format!("{who}, likely done {}", range(&minute(now, p50), &minute(now, p90))),
-        (_, _, Some(bound)) => format!("{who}, done by {} if nobody clicks again", minute(now, bound)),
-        _ => who,
+    match (live, status.sessions.unconfirmed) {
+        (0, 0) => format!("nobody is left on {release}"),
+        (0, _) => format!("nobody is left on {release} but {newborn}"),
+        _ => finishing(release, live) + &likely(drain, now),
     }
+}
+
+fn finishing(release: &str, live: u64) -> String {
+    if live == 1 { format!("1 person finishes on {release}") } else { format!("{live} people finish on {release}") }
+}
+
+fn likely(drain: &api::DrainStatus, now: Time) -> String {
+    match (drain.eta_seconds.p50, drain.eta_seconds.p90, drain.upper_bound_seconds) {
+        (Some(p50), Some(p90), _) => format!(", likely done {}", range(&minute(now, p50), &minute(now, p90))),
+        (_, _, Some(bound)) => format!(", done by {} if nobody clicks again", minute(now, bound)),
+        _ => String::new(),
+    }
+}
+
+/// Why its zero would prove nothing.
+fn doubt(drain: &api::DrainStatus) -> &str {
+    drain.confidence.as_deref().unwrap_or("sessions from before may exist")
+}
+
+/// The share that has left; unknown where none was seen and that proves nothing.
+pub(super) fn share(drain: &api::DrainStatus) -> Option<f64> {
+    (drain.confident || drain.remaining > 0).then_some(drain.progress)
+}
+
+/// The same in a word.
+pub(super) fn percent(drain: &api::DrainStatus) -> String {
+    share(drain).map_or_else(|| "unknown".to_owned(), |share| format!("{} %", (share.clamp(0.0, 1.0) * 100.0).floor()))
 }
 
 /// Backends of a release that take new sessions.
@@ -117,8 +150,9 @@ pub(super) fn problems(name: &str, app: &api::AppStatus, facts: &Facts) -> Vec<S
     let mut told = Vec::new();
     let releases = || app.releases.iter();
     for (state, what) in [("down", "down"), ("stalled", "stalled, which is to accept connections and not to answer")] {
-        for (release, status) in releases().filter(|(_, release)| !matches!(release.state.as_str(), "drained" | "stopped")) {
-            let those: Vec<&str> = status.backends.iter().filter(|(_, backend)| backend.health == state).map(|(name, _)| name).collect();
+        for (release, status) in releases().filter(|(_, release)| matters(app, release)) {
+            let wrong = |backend: &api::BackendStatus| backend.health == state && backend.intent != "maintain";
+            let those: Vec<&str> = status.backends.iter().filter(|(_, backend)| wrong(backend)).map(|(name, _)| name).collect();
             let verb = if those.len() == 1 { "is" } else { "are" };
             if !those.is_empty() {
                 let all = many(status.backends.0.len() as u64, "backend");
@@ -128,6 +162,18 @@ pub(super) fn problems(name: &str, app: &api::AppStatus, facts: &Facts) -> Vec<S
     }
     told.extend(facts.apps.get(name).into_iter().flat_map(|app| ledger_problems(name, app)));
     told
+}
+
+/// Whether somebody may need it: not what is over, nor what has not begun.
+fn matters(app: &api::AppStatus, release: &api::ReleaseStatus) -> bool {
+    !matches!(release.state.as_str(), "drained" | "stopped" | "staged") && !rests(app, release)
+}
+
+/// The idle one of two colours: it is off, nobody has a session there, and another one serves.
+fn rests(app: &api::AppStatus, release: &api::ReleaseStatus) -> bool {
+    let off = release.backends.iter().all(|(_, backend)| backend.health == "down");
+    let nobody = release.sessions.live + release.sessions.unconfirmed == 0;
+    release.state == "by_health" && off && nobody && app.releases.iter().any(|(_, other)| serving(other) > 0)
 }
 
 fn ledger_problems(name: &str, app: &AppFacts) -> Vec<String> {
@@ -199,7 +245,7 @@ pub(super) fn forecast(drain: &api::DrainStatus, now: Time) -> String {
 /// The bound that needs no forecast.
 pub(super) fn bound(drain: &api::DrainStatus, now: Time) -> String {
     match drain.upper_bound_seconds.filter(|_| drain.remaining > 0) {
-        Some(bound) => format!("By {} at the latest if nobody clicks again.", minute(now, bound)),
+        Some(bound) => format!("If nobody clicks again, over by {}.", minute(now, bound)),
         None => String::new(),
     }
 }
@@ -219,16 +265,21 @@ pub(super) fn waits(drain: &api::DrainStatus) -> String {
     } else {
         "the fence".to_owned()
     };
-    format!("Nobody is left. It waits for {what}.")
+    let known = if drain.confident { "Nobody is left." } else { "No session is known, but the count is not sure." };
+    format!("{known} It waits for {what}.")
 }
 
-/// Whether its zero would be the truth.
+/// That its zero would be the truth.
 pub(super) fn confidence(drain: &api::DrainStatus) -> String {
     if drain.confident {
         return "The count is sure: zero will be the truth.".to_owned();
     }
-    let why = drain.confidence.as_deref().unwrap_or("sessions from before may exist");
-    format!("The count is not sure yet: {why}.")
+    String::new()
+}
+
+/// What to say instead.
+pub(super) fn unsure(drain: &api::DrainStatus) -> String {
+    if drain.confident { String::new() } else { format!("The count is not sure yet: {}.", doubt(drain)) }
 }
 
 /// Until when, and what then.
@@ -298,7 +349,7 @@ mod tests {
     fn a_drain_says_when_and_why_not() {
         let eta = api::Eta { p50: Some(420), p90: Some(1_500), p99: Some(1_790) };
         let check = |drain: &api::DrainStatus, expected: [&str; 3]| {
-            assert_eq!([forecast(drain, NOON), waits(drain), confidence(drain)], expected.map(str::to_owned));
+            assert_eq!([forecast(drain, NOON), waits(drain), confidence(drain) + &unsure(drain)], expected.map(str::to_owned));
         };
         let sure = "The count is sure: zero will be the truth.";
         let told = "Likely empty in 7 min to 25 min, by 12:07–12:25; nearly surely by 12:30.";
@@ -308,8 +359,21 @@ mod tests {
         check(&drain(nobody), ["", "Nobody is left. It waits for 2 exchanges to end.", sure]);
         let newborn = |d: &mut api::DrainStatus| (d.remaining, d.in_flight, d.sessions.unconfirmed) = (0, 2, 1);
         check(&drain(newborn), ["", "Nobody is left. It waits for 1 newborn session to come back or be given up.", sure]);
-        let unsure = |d: &mut api::DrainStatus| (d.remaining, d.confident, d.confidence) = (0, false, Some("ledger full".to_owned()));
-        check(&drain(unsure), ["", "Nobody is left. It waits for a count that is sure.", "The count is not sure yet: ledger full."]);
+        let doubted = |d: &mut api::DrainStatus| (d.remaining, d.confident, d.confidence) = (0, false, Some("ledger full".to_owned()));
+        let waiting = "No session is known, but the count is not sure. It waits for a count that is sure.";
+        check(&drain(doubted), ["", waiting, "The count is not sure yet: ledger full."]);
+        assert_eq!(bound(&drain(|d| d.upper_bound_seconds = Some(300)), NOON), "If nobody clicks again, over by 12:05.");
+    }
+
+    #[test]
+    fn a_share_is_unknown_while_none_is_seen_and_that_is_no_proof() {
+        let check = |drain: &api::DrainStatus, expected: (Option<f64>, &str)| {
+            assert_eq!((share(drain), percent(drain).as_str()), expected);
+        };
+        check(&drain(|d| d.progress = 0.755), (Some(0.755), "75 %"));
+        check(&drain(|d| (d.progress, d.confident) = (0.7, false)), (Some(0.7), "70 %"));
+        check(&drain(|d| (d.progress, d.remaining) = (1.0, 0)), (Some(1.0), "100 %"));
+        check(&drain(|d| (d.progress, d.remaining, d.confident) = (1.0, 0, false)), (None, "unknown"));
     }
 
     #[test]

@@ -54,3 +54,30 @@ async fn names_with_markup_reach_the_page_as_text() {
     let page = port.ask("GET", "/", None).await.body;
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !page.contains("<script>alert"), "{page}");
 }
+
+#[tokio::test]
+async fn a_rollback_is_offered_only_to_a_release_that_was_current() {
+    // v42 drains, as what a file lists beside the current release does at a first start; nobody knows that it ever served.
+    let port = port("127.0.0.1:9180").await;
+    assert!(!port.ask("GET", "/", None).await.body.contains("rollback shop"));
+    let current = |to: &str| port.control.apply(&promote(to), Owner::Operator, DrainOrder::default()).map(drop);
+    current("v42").unwrap();
+    assert!(port.ask("GET", "/", None).await.body.contains("data-order=\"rollback shop\" data-to=\"v41\""));
+}
+
+fn promote(release: &str) -> Change {
+    Change::Promote { app: "shop".to_owned(), release: release.to_owned(), from: None, force: false }
+}
+
+#[tokio::test]
+async fn open_pages_share_one_page_of_a_structure_and_visitors_get_the_figures_of_the_moment() {
+    let port = port("127.0.0.1:9180").await;
+    let structure = |page: &str| page.split("data-structure=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let first = port.ask("GET", "/", None).await.body;
+    let path = format!("/?structure={}", structure(&first));
+    let shared = port.ask("GET", &path, None).await.body;
+    port.control.note(Owner::Health, "shop/v41/a1", "something happens");
+    assert_eq!(port.ask("GET", &path, None).await.body, shared, "drawn once");
+    assert!(port.ask("GET", "/", None).await.body.contains("something happens"));
+    assert!(port.ask("GET", "/?structure=another", None).await.body.contains("something happens"));
+}

@@ -9,12 +9,6 @@ window.tidegateOrders = (() => {
   const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
   const sum = (all, kind) => all.reduce((total, one) => total + one[kind], 0);
 
-  /** `37 people are on v41; 12 are active.` */
-  function who(place, sessions) {
-    if (sessions.live === 0) return sessions.unconfirmed ? `Nobody has a session on ${place} but ${count(sessions.unconfirmed, "unconfirmed newborn")}.` : `Nobody has a session on ${place}.`;
-    return `${people(sessions.live)} ${be(sessions.live)} on ${place}; ${sessions.engaged} ${be(sessions.engaged)} active.`;
-  }
-
   /** What a target is at this moment. */
   function look(status, target) {
     const [app, release, backend] = target.split("/");
@@ -25,15 +19,31 @@ window.tidegateOrders = (() => {
     return { app, release, backend, found, of, one, name: backend ?? release, sessions: (one ?? of)?.sessions, current: found.releases[found.current] };
   }
 
+  /** What proves or doubts the count of a target: the drain that runs on it, or on its release. */
+  function proof(status, target) {
+    const [app, release, backend] = target.split("/");
+    const drain = drainOf(status, target) ?? drainOf(status, `${app}/${release}`);
+    const drained = !backend && status.apps[app].releases[release].state === "drained";
+    return { sure: drained || drain?.confident === true, doubt: drain && !drain.confident ? drain.confidence ?? "sessions from before may exist" : "" };
+  }
+
+  /** `37 people are on v41; 12 are active.` That nobody is there is said only where it is proven. */
+  function who(status, target) {
+    const { name, sessions } = look(status, target), { sure, doubt } = proof(status, target);
+    if (sessions.live) return `${people(sessions.live)} ${be(sessions.live)} on ${name}; ${sessions.engaged} ${be(sessions.engaged)} active.`;
+    const but = sessions.unconfirmed ? ` but ${count(sessions.unconfirmed, "unconfirmed newborn")}` : "";
+    return sure ? `Nobody has a session on ${name}${but}.` : `No session is known on ${name}${but}${doubt ? `, but the count is not sure: ${doubt}` : ""}.`;
+  }
+
   const drainOf = (status, target) => status.drains.find((drain) => drain.target === target && drain.verdict === null);
 
-  function becomesCurrent(at, release) {
+  function becomesCurrent(status, at, release) {
     const backends = Object.values(at.found.releases[release].backends);
     const up = backends.filter((backend) => backend.health === "up" && backend.intent === "serve").length;
     const says = [`${release} takes all new sessions from now on. ${up} of its ${count(backends.length, "backend")} ${be(up)} up.`];
     if (at.current) {
       const { live } = at.current.sessions;
-      says.push(who(at.found.current, at.current.sessions) + (live ? ` ${finish(live)}; new ones get ${release}.` : ""));
+      says.push(who(status, `${at.app}/${at.found.current}`) + (live ? ` ${finish(live)}; new ones get ${release}.` : ""));
     }
     return says;
   }
@@ -67,7 +77,7 @@ window.tidegateOrders = (() => {
       const own = drainOf(status, target);
       return {
         title: `Promote ${at.release}?`, confirm: `Promote ${at.release}`, options: ["deadline", "then"], force: true,
-        says: [...becomesCurrent(at, at.release), ...(own ? [`${at.release} drains at present: that drain, ${own.id}, ends.`] : [])],
+        says: [...becomesCurrent(status, at, at.release), ...(own ? [`${at.release} drains at present: that drain, ${own.id}, ends.`] : [])],
         call: (fields) => ask("POST", `/api/v1/apps/${at.app}/promote`, { release: at.release, from: at.found.current, ...fields }),
         done: (answer) => `${at.release} takes new sessions.${began(answer.drains)}`,
       };
@@ -76,7 +86,7 @@ window.tidegateOrders = (() => {
       const at = look(status, target), to = button.dataset.to;
       return {
         title: `Roll back ${at.app} to ${to}?`, confirm: `Roll back to ${to}`, options: ["deadline", "then"], force: true,
-        says: becomesCurrent(at, to),
+        says: becomesCurrent(status, at, to),
         call: (fields) => ask("POST", `/api/v1/apps/${at.app}/rollback`, { to, from: at.found.current, ...fields }),
         done: (answer) => `${to} takes new sessions again.${began(answer.drains)}`,
       };
@@ -89,7 +99,7 @@ window.tidegateOrders = (() => {
           at.one && at.one.admission !== "everyone"
             ? `${at.name} takes no new sessions now (it is ${at.one.health}), nor will it until it serves again.`
             : `${at.name} takes no new sessions from now on${to ? `; they go to ${to}` : ". It is the last one that does"}.`,
-          who(at.name, at.sessions) + (live ? ` ${finish(live)}.` : ""),
+          who(status, target) + (live ? ` ${finish(live)}.` : ""),
         ],
         call: (fields) => ask("POST", "/api/v1/drains", { target, ...fields }),
         done: (answer) => `Drain ${answer.id} of ${target} began with ${people(answer.initial)}.`,
@@ -101,7 +111,7 @@ window.tidegateOrders = (() => {
         title: `Let ${at.name} serve?`, confirm: `${at.name} serves`, options: [], force: false,
         says: [
           `${at.name} takes part again${at.one ? (at.one.health === "up" ? " at once: it is up" : ` as soon as it is up (it is ${at.one.health})`) : ""}.`,
-          who(at.name, at.sessions),
+          who(status, target),
           ...(drain ? [`Drain ${drain.id} of it ends without a verdict, ${drain.remaining} of ${drain.initial} left.`] : []),
         ],
         call: () => ask("POST", "/api/v1/intent", { target, intent: "serve" }),
@@ -114,7 +124,7 @@ window.tidegateOrders = (() => {
         title: `Maintain ${at.name}?`, confirm: `Maintain ${at.name}`, options: [], force: true, danger: live > 0,
         says: [
           `Nobody goes to ${at.name} any more, whoever has a session there neither.`,
-          who(at.name, at.sessions) + (live ? " That is refused: drain it first." : ""),
+          who(status, target) + (live ? " That is refused: drain it first." : ""),
         ],
         call: (fields) => ask("POST", "/api/v1/intent", { target, intent: "maintain", ...fields }),
         done: () => `Nobody goes to ${target} any more.`,
@@ -125,18 +135,21 @@ window.tidegateOrders = (() => {
       const silent = [`Of ${all} on ${at.name} those are sent away now who have been silent for ${idle}. Their number is told afterwards.`];
       return {
         title: `Evict ${idle ? "the silent" : "everybody"} from ${at.name}?`, confirm: `Evict ${idle ? "the silent" : all}`, options: ["idle"], force: false, danger: true,
-        says: at.sessions.live ? (idle ? silent : evicted(at, at.sessions)) : [who(at.name, at.sessions)],
+        says: at.sessions.live ? (idle ? silent : evicted(at, at.sessions)) : [who(status, target)],
         call: (fields) => ask("POST", "/api/v1/evict", { target, ...fields }),
         done: (answer) => `${people(answer.evicted)} ${be(answer.evicted)} sent away from ${target}.`,
       };
     },
     stop(target, status) {
       const at = look(status, target), { live, unconfirmed } = at.sessions, flight = sum(Object.values(at.of.backends), "in_flight");
+      // A staged one has never served: nobody can be there.
+      const none = live + unconfirmed === 0 && (at.of.state === "staged" || proof(status, target).sure);
+      const off = `, and it may be switched off${flight ? ` when the ${count(flight, "exchange")} under way ${flight === 1 ? "has" : "have"} ended` : ""}`;
       return {
-        title: `Stop ${at.release}?`, confirm: `Stop ${at.release}`, options: [], force: true, danger: live > 0,
+        title: `Stop ${at.release}?`, confirm: `Stop ${at.release}`, options: [], force: true, danger: !none,
         says: [
-          `${at.release} admits nobody any more, and it may be switched off${flight ? ` when the ${count(flight, "exchange")} under way ${flight === 1 ? "has" : "have"} ended` : ""}.`,
-          who(at.release, at.sessions) + (live + unconfirmed ? " That is refused while it is so." : ""),
+          `${at.release} admits nobody any more${none ? off : ""}.`,
+          who(status, target) + (live + unconfirmed ? " That is refused while it is so." : proof(status, target).doubt ? " It may be refused for that." : ""),
         ],
         call: (fields) => ask("POST", `/api/v1/apps/${at.app}/releases/${at.release}/stop`, fields.force ? fields : {}),
         done: () => `${target} is stopped.`,

@@ -1,6 +1,6 @@
 // The status page in the browser: keeps it up to date, and gives orders.
 //
-// It computes no figure: texts, bars and blocks come from the stream under the key that stands in the HTML. What the dialog before an order
+// It computes no figure: texts, bars, blocks and offered orders come from the stream under the key that stands in the HTML. What the dialog before an order
 // says stands in orders.js. Hooks for scripts and tests: see html.rs.
 "use strict";
 
@@ -78,18 +78,32 @@
   // ---- What is shown -----------------------------------------------------------------------------------------------------------
 
   /** Everything that the stream has told, so that a page fetched meanwhile cannot keep a figure that the stream has passed by. */
-  let told = { cells: {}, bars: {}, blocks: {} };
-  let nodes = { k: new Map(), v: new Map(), b: new Map() };
+  const nothing = () => ({ cells: {}, bars: {}, blocks: {}, offers: {} });
+  let told = nothing();
+  let nodes = {};
   const shown = new WeakMap();
 
   function collect() {
-    nodes = { k: new Map(), v: new Map(), b: new Map() };
+    nodes = { k: new Map(), v: new Map(), b: new Map(), o: new Map() };
     for (const [kind, map] of Object.entries(nodes)) {
       for (const node of document.querySelectorAll(`[data-${kind}]`)) map.set(node.dataset[kind], node);
     }
   }
 
-  function patch({ cells = {}, bars = {}, blocks = {} }) {
+  /** Changes the page; focus stays where it is, or at least in the same card. */
+  function keepingFocus(change) {
+    const main = $("#page");
+    const focus = main.contains(document.activeElement) ? document.activeElement : null;
+    const place = focus?.closest("article, section")?.querySelector("h3[id], h2[id]")?.id;
+    change();
+    if (!focus || (focus.isConnected && !focus.hidden)) return;
+    const same = focus.dataset.order ? document.querySelector(`[data-order="${CSS.escape(focus.dataset.order)}"]:not([hidden])`) : document.getElementById(focus.id);
+    (same ?? document.getElementById(place) ?? main).focus({ preventScroll: true });
+  }
+
+  const patch = (news) => keepingFocus(() => write(news));
+
+  function write({ cells = {}, bars = {}, blocks = {}, offers = {} }) {
     for (const [key, text] of Object.entries(cells)) {
       const node = nodes.k.get(key);
       if (!node || node.textContent === text) continue;
@@ -98,7 +112,9 @@
     }
     for (const [key, share] of Object.entries(bars)) {
       const node = nodes.v.get(key);
-      if (node && node.value !== share) node.value = share;
+      if (!node) continue;
+      // Null: unknown, which is neither empty nor full.
+      if (share === null) node.removeAttribute("value"); else if (!node.hasAttribute("value") || node.value !== share) node.value = share;
     }
     for (const [key, markup] of Object.entries(blocks)) {
       const node = nodes.b.get(key);
@@ -109,23 +125,33 @@
       shown.set(node, markup);
       unfold(unfolded);
     }
+    for (const [target, words] of Object.entries(offers)) {
+      const offered = words.split(" ");
+      for (const button of nodes.o.get(target)?.children ?? []) button.hidden = !offered.includes(button.dataset.order.split(" ")[0]);
+    }
   }
 
   function unfold(ids) {
     for (const id of ids) { const node = document.getElementById(id); if (node) node.open = true; }
   }
 
-  function announce(blocks) {
-    if (!blocks || blocks.events === undefined) return;
-    const latest = $(".events li");
-    const text = latest ? `${$("b", latest).textContent}: ${$(".what", latest).textContent}` : "";
+  let latest = null;
+
+  /** Tells the newest event to those who listen. A stream's first frame tells what was there before: nothing has happened by that. */
+  function announce(first) {
+    const event = $(".events li");
+    if (!event) return;
+    const text = `${$("b", event).textContent}: ${$(".what", event).textContent}`;
+    const one = `${$("time", event).dateTime} ${text}`;
     const news = $("#news");
-    if (news && news.textContent !== text) news.textContent = text;
+    if (!first && one !== latest && news) news.textContent = text;
+    latest = one;
   }
 
   /** Fetches the page and puts its main part in place of this one, with focus, scrolling and what is unfolded as they were. */
-  async function renew() {
-    const response = await fetch("/", { headers: bearer(), cache: "no-store" });
+  async function renew(wanted = "") {
+    const path = wanted ? `/?structure=${encodeURIComponent(wanted)}` : "/";
+    const response = await fetch(path, { headers: bearer(), cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
     if (response.status === 401) { keepToken(null); return signedOut("The token is not right any more."); }
     if (!response.ok) throw new Error(`page: ${response.status}`);
     const next = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -133,23 +159,35 @@
     if (("signedOut" in main.dataset) !== ("signedOut" in other.dataset)) return replaceBody(next);
     const unfolded = [...document.querySelectorAll("details[open][id]")].map((node) => node.id);
     const scrolled = [...main.querySelectorAll(".scrolls")].map((node) => node.scrollTop);
-    const focus = main.contains(document.activeElement) ? document.activeElement : null;
-    const same = focus && (focus.dataset.order ? `[data-order="${CSS.escape(focus.dataset.order)}"]` : focus.id ? `#${CSS.escape(focus.id)}` : null);
-    const place = focus?.closest("article, section")?.querySelector("h3[id], h2[id]")?.id;
-    // Of many apps one has changed: sections that are equal stay.
-    const before = [...main.children], after = [...other.children];
-    if (before.length !== after.length) main.replaceChildren(...after);
-    else before.forEach((section, index) => { if (!section.isEqualNode(after[index])) section.replaceWith(after[index]); });
-    main.dataset.structure = other.dataset.structure;
-    unfold(unfolded);
-    main.querySelectorAll(".scrolls").forEach((node, index) => { node.scrollTop = scrolled[index] ?? 0; });
-    if (focus) {
-      const target = (same && $(same)) || (place && document.getElementById(place)) || main;
-      target.focus({ preventScroll: true });
-    }
-    collect();
-    patch(told);
+    keepingFocus(() => {
+      // Of many apps one has changed: sections that are equal stay.
+      const before = [...main.children], after = [...other.children];
+      if (before.length !== after.length) main.replaceChildren(...after);
+      else before.forEach((section, index) => { if (!section.isEqualNode(after[index])) section.replaceWith(after[index]); });
+      main.dataset.structure = other.dataset.structure;
+      unfold(unfolded);
+      main.querySelectorAll(".scrolls").forEach((node, index) => { node.scrollTop = scrolled[index] ?? 0; });
+      collect();
+      write(told);
+    });
   }
+
+  // A rolling restart changes the structure again and again; the page follows at leisure, and its figures are live all the while.
+  const RENEW_EVERY = 3000;
+  let renewed = -RENEW_EVERY, renewing = 0, structure = "";
+
+  function renewSoon() {
+    if (renewing || !structure || structure === $("#page").dataset.structure) return;
+    renewing = setTimeout(async () => {
+      renewed = performance.now();
+      let failed = false;
+      // The stream goes on whatever becomes of this.
+      try { if (structure !== $("#page").dataset.structure) await renew(structure); } catch { failed = true; }
+      renewing = 0;
+      if (signedIn()) { if (stream) connection(failed ? "torn" : "live"); renewSoon(); }
+    }, Math.max(0, renewed + RENEW_EVERY - performance.now()));
+  }
+
 
   function replaceBody(next) {
     document.body.replaceChildren(...next.body.childNodes);
@@ -161,6 +199,11 @@
 
   /** Longer silence than this is a broken connection: the process gives a sign of life every five seconds. */
   const SILENCE = 12000;
+  /** For one answer. */
+  const PATIENCE = 10000;
+  const signedIn = () => !("signedOut" in $("#page").dataset);
+  /** What is shown lacks something that exists. */
+  let torn = false;
   let stream = null, heard = 0, since = null, attempts = 0, retry = 0, at = "";
 
   const clock = (iso) => (iso.split("T")[1] ?? "").replace("Z", "");
@@ -169,21 +212,24 @@
   function connection(state) {
     const node = $("#connection");
     if (!node) return;
-    node.dataset.state = state;
-    $(".says", node).textContent = { live: "live", lost: "not connected", off: "not live" }[state];
-    document.body.classList.toggle("stale", state === "lost");
+    torn = state === "torn" || (torn && state !== "live");
+    const old = state === "lost" || state === "torn";
+    node.dataset.state = old ? "lost" : state;
+    $(".says", node).textContent = { live: "live", lost: "not connected", torn: "incomplete", off: "not live" }[state];
+    document.body.classList.toggle("stale", old);
     const stale = $("#stale");
     if (state === "live") { since = null; stale.hidden = true; stale.textContent = ""; return; }
-    if (state !== "lost") return;
+    if (!old) return;
     since ??= now();
+    stale.hidden = false;
+    if (state === "torn") { stale.textContent = `Incomplete since ${clock(since)} UTC: something has come or gone, and the page cannot be fetched. It is tried again.`; return; }
     const shown = at ? `Showing the state of ${clock(at)}.` : "Showing the state of when this page was loaded.";
     const text = `Not connected since ${clock(since)} UTC. ${shown}`;
     if (stale.textContent !== text) stale.textContent = text;
-    stale.hidden = false;
   }
 
   async function connect() {
-    if (stream || document.hidden || "signedOut" in $("#page").dataset) return;
+    if (stream || document.hidden || !signedIn()) return;
     clearTimeout(retry);
     const mine = new AbortController();
     stream = mine;
@@ -193,7 +239,7 @@
       if (response.status === 401) { keepToken(null); signedOut("The token is not right any more."); return; }
       if (!response.ok) throw new Error(String(response.status));
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      let text = "";
+      let text = "", first = true;
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
@@ -201,31 +247,37 @@
         text += value;
         const frames = text.split("\n\n");
         text = frames.pop();
-        for (const frame of frames) await take(frame, mine);
+        for (const frame of frames) first = !take(frame, mine, first) && first;
       }
     } catch (error) {
       if (mine.signal.aborted && mine.signal.reason === "hidden") return;
     } finally {
+      // However it ended: a browser has six connections, and one that nobody reads holds one of them for ever.
+      mine.abort("over");
       if (stream === mine) stream = null;
     }
-    if (document.hidden || "signedOut" in $("#page").dataset) return;
+    if (document.hidden || !signedIn()) return;
     connection("lost");
     attempts += 1;
     retry = setTimeout(connect, Math.min(5000, 250 * 2 ** attempts));
   }
 
-  async function take(frame, mine) {
+  /** Whether the frame told something. */
+  function take(frame, mine, first) {
     const data = frame.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart()).join("\n");
-    if (!data || mine.signal.aborted) return;
+    if (!data || mine.signal.aborted) return false;
     const news = JSON.parse(data);
     // Another binary may have another page. A dialog is finished first.
-    if (news.build !== root.dataset.build && !document.querySelector("dialog[open]")) { location.reload(); return; }
+    if (news.build !== root.dataset.build && !document.querySelector("dialog[open]")) { location.reload(); return false; }
     attempts = 0;
     at = news.at;
+    structure = news.structure;
     for (const kind of Object.keys(told)) Object.assign(told[kind], news[kind]);
-    if (news.structure !== $("#page").dataset.structure) await renew(); else patch(news);
-    announce(news.blocks);
-    connection("live");
+    patch(news);
+    announce(first);
+    if (!torn || structure === $("#page").dataset.structure) connection("live");
+    renewSoon();
+    return true;
   }
 
   setInterval(() => { if (stream && Date.now() - heard > SILENCE) stream.abort("silence"); }, 1000);
@@ -270,27 +322,58 @@
     $("#token-refusal").textContent = refusal ?? "";
     if (refusal) { $("#token").select(); return; }
     keepToken(value);
-    if ("signedOut" in $("#page").dataset) await renew(); else answerToken(true);
+    if (signedIn()) { answerToken(true); return; }
+    try { await renew(); } catch { $("#token-refusal").textContent = "tidegate does not answer; try again."; }
   }
 
-  async function signedOut(why) {
+  /** Takes away whatever this process has told. What cannot be proven to be open to everybody may not stay on the screen. */
+  function blank(text) {
     stream?.abort("hidden");
     stream = null;
-    const response = await fetch("/", { cache: "no-store" });
-    replaceBody(new DOMParser().parseFromString(await response.text(), "text/html"));
+    clearTimeout(retry);
+    told = nothing();
+    at = "";
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+    for (const node of document.querySelectorAll(".standing, #order-title, #order-says, #refusal, #confirm, #stale, #news, #result")) node.replaceChildren();
+    delete $("#order-says")?.dataset.texts;
+    document.title = "tidegate";
+    const main = $("#page");
+    main.dataset.signedOut = "";
+    main.replaceChildren(paragraph(text, "sentence"));
+    connection("off");
+  }
+
+  const withoutToken = async () => {
+    const response = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    if (!response.ok) throw new Error(`page: ${response.status}`);
+    return new DOMParser().parseFromString(await response.text(), "text/html");
+  };
+
+  /** Until there is an answer, nothing is shown. */
+  async function signedOut(why) {
+    blank("Signed out.");
+    try {
+      replaceBody(await withoutToken());
+    } catch {
+      blank("Signed out, not connected.");
+      retry = setTimeout(signedOut, 3000, why);
+      return;
+    }
     const refusal = $("#page[data-signed-out] #token-refusal");
     if (refusal) refusal.textContent = why;
   }
 
-  function forget() {
+  async function forget() {
     keepToken(null);
     tell("The token is forgotten.");
     if (!$("#sign-in")) return;
     // Where reading needs it, too, nothing may stay on the screen.
-    fetch("/", { cache: "no-store" }).then(async (response) => {
-      const next = new DOMParser().parseFromString(await response.text(), "text/html");
-      if ("signedOut" in $("#page", next).dataset) { stream?.abort("hidden"); stream = null; replaceBody(next); }
-    }, () => {});
+    try {
+      const next = await withoutToken();
+      if ("signedOut" in $("#page", next).dataset) { blank(""); replaceBody(next); }
+    } catch {
+      await signedOut("The token is forgotten.");
+    }
   }
 
   // ---- Orders ------------------------------------------------------------------------------------------------------------------
@@ -396,9 +479,9 @@
     const button = order?.button;
     order = null;
     if (!button) return;
-    const same = document.querySelector(`[data-order="${CSS.escape(button.dataset.order)}"]`);
+    const same = document.querySelector(`[data-order="${CSS.escape(button.dataset.order)}"]:not([hidden])`);
     const target = button.dataset.order.split(" ")[1];
-    const card = document.getElementById(`release-${target.split("/").slice(0, 2).join("-")}-name`);
+    const card = document.getElementById(`release-${target.split("/").slice(0, 2).join(":")}:name`);
     (same ?? card ?? $("#page")).focus({ preventScroll: true });
   }
 
@@ -429,9 +512,11 @@
     forgets.hidden = !token();
     $("#order")?.addEventListener("close", comeBack);
     $("#sign-in")?.addEventListener("close", () => answerToken(false));
-    told = { cells: {}, bars: {}, blocks: {} };
+    told = nothing();
+    torn = false;
+    structure = "";
     collect();
-    if (!("signedOut" in $("#page").dataset)) { connect(); return; }
+    if (signedIn()) { connect(); return; }
     connection("off");
     if (token()) renew().catch(() => {}); else $("#token").focus();
   }

@@ -6,6 +6,10 @@ use super::*;
 use crate::model::time::Time;
 use crate::serve::admin::page::facts::AppFacts;
 
+fn page(facts: &Facts) -> String {
+    super::page(facts).1
+}
+
 fn status(change: impl FnOnce(&mut api::Status)) -> api::Status {
     let text = r#"{"version":"0.1.0","apps":{"shop":{"current":"v42","releases":{
       "v41":{"state":"draining","sessions":{"live":12,"engaged":10,"kept_alive":2,"unconfirmed":3},
@@ -42,8 +46,10 @@ fn release<'s>(status: &'s mut api::Status, name: &str) -> &'s mut api::ReleaseS
     &mut status.apps.0[0].1.releases.0.iter_mut().find(|(n, _)| n == name).unwrap().1
 }
 
+/// Those that are not hidden.
 fn buttons(html: &str) -> Vec<&str> {
-    html.split("data-order=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
+    let offered = html.split("data-order=\"").skip(1).filter(|rest| !rest.split_once('>').unwrap().0.ends_with(" hidden"));
+    offered.map(|rest| rest.split('"').next().unwrap()).collect()
 }
 
 #[test]
@@ -56,6 +62,24 @@ fn the_sentence_at_the_top_says_who_is_where() {
     check(|s| s.drains[0].eta_seconds.p50 = None, "v42 takes new sessions; 12 people finish on v41, done by 12:30 if nobody clicks again.");
     check(|s| release(s, "v41").sessions.live = 1, "v42 takes new sessions; 1 person finishes on v41, likely done by 12:07–12:25.");
     check(|s| release(s, "v41").sessions.live = 0, "v42 takes new sessions; nobody is left on v41 but 3 unconfirmed sessions.");
+    fn doubted(s: &mut api::Status, live: u64, unconfirmed: u64) {
+        (release(s, "v41").sessions.live, release(s, "v41").sessions.unconfirmed) = (live, unconfirmed);
+        (s.drains[0].confident, s.drains[0].confidence) = (false, Some("seen for 8s of 30m".to_owned()));
+    }
+    let (told, why) = ("v42 takes new sessions;", "the count is not sure (seen for 8s of 30m).");
+    for ((live, unconfirmed), expected) in [
+        ((0, 0), format!("{told} no session seen on v41 yet; {why}")),
+        ((0, 3), format!("{told} only 3 unconfirmed sessions seen on v41 yet; {why}")),
+        ((1, 0), format!("{told} at least 1 person finishes on v41, likely done by 12:07–12:25.")),
+    ] {
+        let (_, cells) = skeleton(&facts(|s| doubted(s, live, unconfirmed)));
+        assert_eq!(cells.texts["shop.glance"], expected);
+    }
+    let unwatched = |s: &mut api::Status| {
+        doubted(s, 0, 0);
+        s.drains.clear();
+    };
+    check(unwatched, "v42 takes new sessions; no session seen on v41 yet; the count is not sure (nothing watches it drain).");
     check(|s| release(s, "v41").state = "drained".to_owned(), "v42 takes new sessions; v41 is drained: it may be switched off.");
     let down = |s: &mut api::Status| release(s, "v42").backends.0[0].1.admission = "nobody".to_owned();
     check(down, "v42 is current, but none of its backends is open to new sessions; 12 people finish on v41, likely done by 12:07–12:25.");
@@ -88,15 +112,25 @@ fn every_cell_of_the_stream_stands_in_the_page_with_the_same_text() {
 }
 
 #[test]
-fn figures_leave_the_structure_alone_and_orders_do_not() {
+fn figures_orders_and_health_leave_the_structure_alone() {
     let structure = |change: fn(&mut api::Status)| skeleton(&facts(change)).0;
     let before = structure(|_| {});
     assert_eq!(before, structure(|s| release(s, "v41").sessions.live = 3));
     assert_eq!(before, structure(|s| release(s, "v41").backends.0[0].1.health = "down".to_owned()));
     assert_eq!(before, structure(|s| (s.drains[0].remaining, s.drains[0].ended.lost, s.stopping) = (1, 1, true)));
     assert_eq!(before, structure(|s| s.differs.push("shop: current is v42, the file says v41".to_owned())));
-    assert_ne!(before, structure(|s| release(s, "v41").state = "drained".to_owned()));
-    assert_ne!(before, structure(|s| release(s, "v41").backends.0[0].1.intent = "drain".to_owned()));
+    assert_eq!(before, structure(|s| release(s, "v41").state = "drained".to_owned()));
+    assert_eq!(before, structure(|s| s.apps.0[0].1.current = "v41".to_owned()));
+    assert_eq!(before, structure(|s| (s.drains[0].confident, s.drains[0].confidence) = (false, Some("seen for 8s of 30m".to_owned()))));
+    let nowhere = |s: &mut api::Status| {
+        let backend = &mut release(s, "v41").backends.0[0].1;
+        (backend.intent, backend.health, backend.admission) = ("drain".to_owned(), "draining".to_owned(), "nobody".to_owned());
+    };
+    assert_eq!(before, structure(nowhere));
+    let mut elsewhere = facts(|_| {});
+    elsewhere.apps.get_mut("shop").unwrap().rollback_to = None;
+    assert_eq!(before, skeleton(&elsewhere).0);
+    assert_ne!(before, structure(|s| drop(release(s, "v41").backends.0.pop())));
     assert_ne!(before, structure(|s| s.drains.clear()));
 }
 
@@ -145,6 +179,30 @@ fn whatever_is_wrong_is_said_at_the_top() {
     };
     check(|_| {}, &[]);
     check(|s| release(s, "v41").backends.0[0].1.health = "down".to_owned(), &["shop/v41: a1 is down (1 of 1 backend)"]);
+    let meant = |s: &mut api::Status| {
+        let backend = &mut release(s, "v41").backends.0[0].1;
+        (backend.health, backend.intent) = ("down".to_owned(), "maintain".to_owned());
+    };
+    check(meant, &[]);
+    let not_yet = |s: &mut api::Status| {
+        let v41 = release(s, "v41");
+        (v41.state, v41.backends.0[0].1.health) = ("staged".to_owned(), "down".to_owned());
+    };
+    check(not_yet, &[]);
+    let colour = |s: &mut api::Status, live| {
+        s.apps.0[0].1.current = "by_health".to_owned();
+        for (_, release) in &mut s.apps.0[0].1.releases.0 {
+            release.state = "by_health".to_owned();
+        }
+        let v41 = release(s, "v41");
+        (v41.sessions.live, v41.sessions.unconfirmed, v41.backends.0[0].1.health) = (live, 0, "down".to_owned());
+        v41.backends.0[0].1.admission = "nobody".to_owned();
+    };
+    let (_, idle) = skeleton(&facts(|s| colour(s, 0)));
+    assert!(!idle.blocks["problems"].contains("v41"), "the idle colour is no fault: {}", idle.blocks["problems"]);
+    assert_eq!(idle.texts["shop.glance"], "v42 takes new sessions, by its health; v41 is off, and no session is known there.");
+    let (_, crashed) = skeleton(&facts(|s| colour(s, 1)));
+    assert!(crashed.blocks["problems"].contains("shop/v41: a1 is down"), "{}", crashed.blocks["problems"]);
     let none = |s: &mut api::Status| release(s, "v42").backends.0[0].1.admission = "known_sessions".to_owned();
     let helps = "shop: no backend is open to new sessions; new clients go to those that drain (when_all_draining: serve)";
     check(none, &[helps]);
