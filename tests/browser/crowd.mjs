@@ -91,13 +91,19 @@ await inChromium(async (context) => {
   async function during(what) {
     const before = await slowness();
     await page.bringToFront();
-    await page.evaluate(() => { window.longest = 0; });
+    await page.evaluate(() => {
+      window.longest = 0;
+      for (const row of document.querySelectorAll("tr[data-backend]")) row.isTheSame = true;
+    });
     await ask(what);
     await until(`the page says what the API says after ${what}`, async () => sorted(await shown()) === sorted(await said()));
-    const longest = await page.evaluate(() => window.longest);
+    const { longest, replaced } = await page.evaluate(() => ({
+      longest: window.longest,
+      replaced: [...document.querySelectorAll("tr[data-backend]")].filter((row) => !row.isTheSame).length,
+    }));
     const slow = Math.max(before, await slowness());
     say(`longest task (those below 50 ms count as 0) while ${what}: ${whole(longest)} on a machine ${slow.toFixed(1)} times slower than a quiet one`);
-    return { longest, slow };
+    return { longest, slow, replaced };
   }
   const figures = await during("users come");
   const live = Object.values(await shown()).map((words) => Number(/(\d+) live/.exec(words)[1]));
@@ -108,8 +114,9 @@ await inChromium(async (context) => {
   // What else the machine does can only add, so the best of three counts.
   const best = loads.reduce((one, other) => (one.painted / one.slow < other.painted / other.slow ? one : other));
   check(best.painted < PATIENCE_MS && best.painted / best.slow < PAINTED_MS, `painted after ${whole(best.painted)}, slowness ${best.slow}`);
-  for (const [when, { longest, slow }] of Object.entries({ figures, orders })) {
+  for (const [when, { longest, slow, replaced }] of Object.entries({ figures, orders })) {
     check(longest < PATIENCE_MS && longest / slow < SMOOTH_MS, `a task of ${whole(longest)} while ${when} change, slowness ${slow}`);
+    same(replaced, 0, `rows that were built anew while ${when} change`);
   }
 
   await fits(page, 360);
