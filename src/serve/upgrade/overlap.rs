@@ -15,9 +15,10 @@ use tokio::time::timeout;
 use super::link::Item;
 use super::wire::Word;
 
-/// The other process writes everything down before it answers, which takes milliseconds. If it takes longer than this, the client
-/// is treated as if it were alone.
-const LONGEST: Duration = Duration::from_secs(1);
+/// The other process writes everything down before it answers, which takes milliseconds, or seconds on a starved machine. Whoever is
+/// not waited for loses a session where nothing but the id says where it belongs (`pin: learn`); whoever waits in vain loses this long,
+/// and only while a process that is connected answers nothing: one that ends is not waited for.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// The other process, as far as there is one.
 #[derive(Default)]
