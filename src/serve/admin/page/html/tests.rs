@@ -283,3 +283,19 @@ fn nothing_is_inline() {
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing is fetched from elsewhere");
     }
 }
+
+#[test]
+fn no_two_parts_of_the_page_have_the_same_id() {
+    let page = page(&facts(|s| {
+        let one = s.apps.0[0].1.clone();
+        s.apps.0.extend(["a-b", "a", "a-name"].map(|name| (name.to_owned(), one.clone())));
+        s.apps.0[1].1.releases.0[0].0 = "c".to_owned();
+        s.apps.0[2].1.releases.0[0].0 = "b-c".to_owned();
+    }));
+    let mut ids: Vec<&str> = page.split(" id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let count = ids.len();
+    assert!(count > 20, "{ids:?}");
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "{ids:?}");
+}
