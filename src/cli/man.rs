@@ -69,6 +69,7 @@ const SIGNALS: [(&str, &str); 4] = [
 /// There is no such command; the directory or standard output cannot be written.
 pub fn man(of: Option<&str>, directory: Option<&Path>) -> Result<u8, Failure> {
     if let Some(directory) = directory {
+        std::fs::create_dir_all(directory).map_err(|error| Failure::error(format!("{}: {error}", directory.display())))?;
         for (name, page) in pages() {
             let path = directory.join(format!("{name}.1"));
             std::fs::write(&path, page).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;

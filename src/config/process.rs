@@ -19,9 +19,9 @@ pub(super) fn config(s: &mut Section) -> Config {
     let server = s.section("server", server);
     let listeners = listeners(s);
     let admin = s.section("admin", |admin_section| admin(admin_section, &listeners));
-    let usual = State::of_service(std::env::var_os("STATE_DIRECTORY").as_deref());
-    let state =
-        s.section("state", |s| State { directory: s.or("directory", usual.directory, |f| f.parsed(scalar::file_name).map(PathBuf::from)) });
+    let directory = s.section("state", |s| s.or("directory", None, |f| f.parsed(scalar::file_name).map(|name| Some(PathBuf::from(name)))));
+    let of_service = || State::of_service(std::env::var_os("STATE_DIRECTORY").as_deref());
+    let state = directory.map_or_else(of_service, |directory| State { directory });
     let trusted_proxies = s.or("trusted_proxies", Vec::new(), |f| f.set(|f| f.parsed(scalar::network)));
     let apps = app::apps(s);
     Config { server, listeners: listeners.into_iter().map(|(listener, _)| listener).collect(), admin, state, trusted_proxies, apps }

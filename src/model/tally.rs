@@ -110,16 +110,25 @@ pub const CODE_CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug, Default)]
 pub struct BackendTally {
     codes: [AtomicU64; CODE_CLASSES.len()],
+    took_us: AtomicU64,
     tunnels_closed: AtomicU64,
 }
 
 impl BackendTally {
-    /// Counts an exchange by the status the client saw; 0 when it saw none.
-    pub fn answered(&self, status: u16) {
+    /// Counts an exchange by the status the client saw, 0 when it saw none, and adds how long it took.
+    ///
+    /// No buckets as of a release: a backend is compared with its neighbours, and their means tell who is slow.
+    pub fn answered(&self, status: u16, duration: Duration) {
         let class = usize::from(status / 100);
         if let Some(counter) = self.codes.get(class).or(self.codes.last()) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+        self.took_us.fetch_add(microseconds(duration), Ordering::Relaxed);
+    }
+
+    /// How long all exchanges so far took together, and how many they are.
+    pub fn took(&self) -> (Duration, u64) {
+        (Duration::from_micros(self.took_us.load(Ordering::Relaxed)), self.codes().iter().sum())
     }
 
     /// A tunnel was closed because it outlived its session.
@@ -153,7 +162,7 @@ pub struct ReleaseTally {
 impl ReleaseTally {
     /// Adds the duration of an exchange, from its head to its last byte.
     pub fn took(&self, duration: Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let us = microseconds(duration);
         let bucket = DURATION_BUCKETS_US.partition_point(|&bound| bound < us);
         if let Some(counter) = self.buckets.get(bucket) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -168,6 +177,10 @@ impl ReleaseTally {
     }
 }
 
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,9 +189,10 @@ mod tests {
     fn statuses_fall_into_their_class() {
         let tally = BackendTally::default();
         for status in [0, 101, 200, 204, 302, 404, 502, 503, 599, 999] {
-            tally.answered(status);
+            tally.answered(status, Duration::from_millis(300));
         }
         assert_eq!(tally.codes(), [1, 1, 2, 1, 1, 4]);
+        assert_eq!(tally.took(), (Duration::from_secs(3), 10));
     }
 
     #[test]

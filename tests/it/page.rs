@@ -1,12 +1,13 @@
 //! The status page as a browser fetches it: what is served under which policy, and that the stream tells what the page shows.
 //!
-//! What happens in a browser with it is tried with a real one elsewhere.
+//! What happens in a browser with it is tried with a real one: here what goes wrong on the way, elsewhere whole deploys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::chromium;
 use crate::client::{Browser, Call, Response, Wire};
 use crate::process::wait_for_some;
 use crate::scenarios::user_on;
@@ -51,7 +52,7 @@ impl Stream {
                 let frame: Value = serde_json::from_str(frame.strip_prefix("data: ").unwrap()).unwrap();
                 self.text = rest.to_owned();
                 self.structure = frame["structure"].as_str().unwrap().to_owned();
-                for kind in ["cells", "bars", "blocks"] {
+                for kind in ["cells", "bars", "blocks", "offers"] {
                     for (key, value) in frame[kind].as_object().into_iter().flatten() {
                         self.told.insert(key.clone(), value.clone());
                     }
@@ -130,20 +131,38 @@ fn the_stream_tells_what_the_page_shows_through_a_whole_deploy() {
     assert_eq!(cell(&page, "shop/v41/a1.live"), "1");
     assert_eq!(cell(&page, "shop/v41/a1.health"), "up");
 
+    let intent = |intent: &str| {
+        let (status, said) = tidegate.admin_post("/api/v1/intent", &json!({"target": "shop/v42/b1", "intent": intent, "force": true}));
+        assert_eq!(status, 200, "{said}");
+    };
+    // It drains: at a first start nobody knows who may have been there before.
+    stream.reads("shop/v42/b1", "maintain evict");
+    intent("maintain");
+    stream.reads("shop/v42/b1", "serve evict");
+    intent("serve");
+    stream.reads("shop/v42/b1", "maintain evict");
+    assert_eq!(stream.structure, before, "orders are no change of structure");
+
     let (status, _) = tidegate.admin_post("/api/v1/apps/shop/promote", &serde_json::json!({"release": "v42"}));
     assert_eq!(status, 202);
     stream.reads("shop/v41.state", "draining");
     assert_ne!(stream.structure, before, "a drain has a card of its own");
     let id = tidegate.drain("shop/v41")["id"].as_str().unwrap().to_owned();
     stream.reads(&format!("{id}.remaining"), "1");
-    assert_eq!(stream.told["shop.glance"].as_str().unwrap().split(',').next(), Some("v42 takes new sessions; 1 person finishes on v41"));
+    assert_eq!(
+        stream.told["shop.glance"].as_str().unwrap().split(',').next(),
+        Some("v42 takes new sessions; at least 1 person finishes on v41")
+    );
     let page = fetch(&tidegate, "/").text();
     assert_eq!(cell(&page, &format!("{id}.remaining")), "1");
     assert!(page.contains(&format!("data-order=\"cancel {id}\"")) && page.contains("data-order=\"rollback shop\""));
 
     user.get("/logout");
     stream.reads("shop/v41.live", "0");
-    assert_eq!(stream.told[&format!("{id}.progress")], 1.0);
+    // Nobody has watched for long enough to know that there was only this one.
+    assert_eq!(stream.told[&format!("{id}.progress")], Value::Null);
+    assert_eq!(stream.told[&format!("{id}.percent")], "unknown");
+    assert!(stream.told["shop.glance"].as_str().unwrap().contains("no session seen on v41 yet; the count is not sure"));
 
     tidegate.stop();
     assert!(std::iter::from_fn(|| stream.next()).count() < 60, "the stream ends with the process");
@@ -170,4 +189,29 @@ fn an_order_from_a_page_of_another_origin_is_refused() {
     assert_eq!(tidegate.status("shop")["current"], "v41");
     order("Origin", &own).expect_status(202);
     assert_eq!(tidegate.status("shop")["current"], "v42");
+}
+
+#[test]
+fn the_dialog_before_an_order_calls_nobody_gone_who_may_be_there() {
+    chromium::drive("orders", json!({}), |asked, _| panic!("the script asks for {asked}"));
+}
+
+#[test]
+fn the_page_stays_true_while_things_go_wrong_and_asks_no_more_than_it_must() {
+    let (a, b) = (backend("v1", "a1"), backend("v2", "b1"));
+    let shop = Shop::new("cookie").release("v1", &[&a]).release("v2", &[&b]);
+    let tidegate = shop.start();
+    tidegate.wait_for_backend("shop", "v2", "b1", "health", "up");
+    let remote = shop.process("admin: {address: \"0.0.0.0:@admin\", token_file: @folder/token}").start();
+    let page = |tidegate: &Tidegate| json!({"url": format!("{}/", tidegate.admin_url()), "token": tidegate.read("token").trim()});
+    let mut given = page(&tidegate);
+    given["remote"] = page(&remote);
+    chromium::drive("upkeep", given, |asked, _| {
+        let (status, said) = match asked {
+            "promote" => tidegate.admin_post("/api/v1/apps/shop/promote", &json!({"release": "v2"})),
+            intent => tidegate.admin_post("/api/v1/intent", &json!({"target": "shop/v2/b1", "intent": intent, "force": true})),
+        };
+        assert!((200..300).contains(&status), "{asked}: {said}");
+        json!(true)
+    });
 }

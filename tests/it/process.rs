@@ -256,6 +256,14 @@ impl Drop for Scratch {
     }
 }
 
+/// For a test that mounts, changes users or makes namespaces.
+pub fn require_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test mounts and changes users: run `tests/run` as root, in a container for instance"
+    );
+}
+
 /// Names of required programs that are not installed, so that a test can fail with the remedy.
 pub fn require_file(path: &str, debian_package: &str) {
     assert!(Path::new(path).exists(), "{path} is missing: `tests/run` installs it, or `apt-get install {debian_package}`");

@@ -30,9 +30,11 @@ pub enum Kind {
     Gauge,
     /// Observations in buckets.
     Histogram,
-    /// A figure at several degrees of certainty. By the conventions no other type may have the label `quantile`; sum and count, which
-    /// belong to it, are 0, since nothing was observed.
+    /// Observations as their sum and count, from which follows the mean.
     Summary,
+    /// A figure at several degrees of certainty: exposed as a summary, for no other type may have the label `quantile`. Sum and count,
+    /// which belong to it, are 0, since nothing was observed.
+    Forecast,
 }
 
 impl Kind {
@@ -42,7 +44,7 @@ impl Kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
-            Kind::Summary => "summary",
+            Kind::Summary | Kind::Forecast => "summary",
         }
     }
 }
@@ -259,6 +261,13 @@ pub const METRICS: &[Described] = &[
             }
         },
     ),
+    metric(
+        "tidegate_drain_in_flight",
+        Kind::Gauge,
+        &["target"],
+        "Exchanges under way on what drains; after the last session the verdict waits for them.",
+        |s, out| out.drains(s, |d, s| if d.state.runs() { d.progress(&s.view, s.now).in_flight as f64 } else { 0.0 }),
+    ),
     metric("tidegate_drain_progress_ratio", Kind::Gauge, &["target"], "Share of the initial sessions that has left, 0 to 1.", |s, out| {
         out.drains(s, |d, s| if d.state.runs() { progress_ratio(d.initial, d.progress(&s.view, s.now).remaining()) } else { 1.0 });
     }),
@@ -283,7 +292,7 @@ pub const METRICS: &[Described] = &[
     ),
     metric(
         "tidegate_drain_eta_seconds",
-        Kind::Summary,
+        Kind::Forecast,
         &["target"],
         "Until the drain is empty, at 50, 90 and 99 % certainty; absent with too little history.",
         |s, out| {
@@ -326,7 +335,7 @@ pub const METRICS: &[Described] = &[
         "tidegate_requests_total",
         Kind::Counter,
         &["app", "release", "backend", "code"],
-        "Exchanges by the class of the status that the client saw; 0xx: none.",
+        "Exchanges that a backend took, by the class of the status that the client saw, 0xx: none; the others are in tidegate_decisions_total.",
         |s, out| {
             for (names, backend) in s.backends() {
                 for (class, count) in CODE_CLASSES.into_iter().zip(backend.live.tally.codes()) {
@@ -344,6 +353,18 @@ pub const METRICS: &[Described] = &[
             for (app, release) in s.releases() {
                 let (counts, sum) = release.tally.histogram();
                 out.put_histogram(&[&app.name, &release.name], &counts, sum);
+            }
+        },
+    ),
+    metric(
+        "tidegate_backend_request_duration_seconds",
+        Kind::Summary,
+        BACKEND,
+        "How long requests to each backend took, head to last byte; sum divided by count is the mean.",
+        |s, out| {
+            for (names, backend) in s.backends() {
+                let (sum, count) = backend.live.tally.took();
+                out.put_summary(&names, sum, count);
             }
         },
     ),
@@ -411,7 +432,7 @@ pub const METRICS: &[Described] = &[
 pub fn metrics_table() -> String {
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for m in METRICS {
-        let own: &[&str] = if m.kind == Kind::Summary { &["quantile"] } else { &[] };
+        let own: &[&str] = if m.kind == Kind::Forecast { &["quantile"] } else { &[] };
         let labels: Vec<String> = m.labels.iter().chain(own).map(|label| format!("`{label}`")).collect();
         table.push_str(&format!("| `{}` | {} | {} | {} |\n", m.name, m.kind.as_str(), labels.join(", "), m.help));
     }
@@ -439,7 +460,7 @@ fn family(described: &Described, scrape: &Scrape) -> MetricFamily {
         Kind::Counter => MetricType::COUNTER,
         Kind::Gauge => MetricType::GAUGE,
         Kind::Histogram => MetricType::HISTOGRAM,
-        Kind::Summary => MetricType::SUMMARY,
+        Kind::Summary | Kind::Forecast => MetricType::SUMMARY,
     });
     family.set_metric(samples.done());
     family

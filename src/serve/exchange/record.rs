@@ -16,7 +16,7 @@ impl Gateway {
         let duration = exchange.started.elapsed();
         exchange.tally();
         if let Some(claim) = &exchange.claim {
-            claim.forward.backend.live.tally.answered(status);
+            claim.forward.backend.live.tally.answered(status, duration);
             claim.release.tally.took(duration);
         }
         if let Some(e) = e {

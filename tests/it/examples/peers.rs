@@ -135,6 +135,34 @@ fn tidegate_takes_the_place_of_an_apache_with_routes() {
     wait_for_admission(&tidegate, &["v1/tomcat1"], "everyone");
 }
 
+/// What a file says of each backend's weight: a line of the old balancer and the example's own; 1 where nothing is said.
+fn weights(example: &Example, server: &str, key: &str) -> Vec<(String, [u64; 2])> {
+    let file: serde_yaml::Value = serde_yaml::from_str(&example.0).expect("YAML");
+    let backends = &file["apps"]["shop"]["releases"]["v1"]["backends"];
+    let replaced = example.replaces();
+    let lines = replaced.lines().filter(|line| line.trim_start().starts_with(server)).map(|line| {
+        let words: Vec<&str> = line.split([' ', '=']).filter(|word| !word.is_empty()).collect();
+        let after = |key: &str| words.iter().position(|word| *word == key).map(|at| words[at + 1]);
+        let name = after("cookie").or_else(|| after("route")).expect("a pin").to_owned();
+        let (theirs, ours) =
+            (after(key).map_or(1, |weight| weight.parse().expect("a number")), backends[&name]["weight"].as_u64().unwrap_or(1));
+        (name, [theirs, ours])
+    });
+    lines.collect()
+}
+
+#[test]
+fn the_weights_of_an_example_stand_to_each_other_as_those_that_it_replaces() {
+    for (file, server, key) in [("haproxy-prefix.yaml", "server ", "weight"), ("apache.yaml", "BalancerMember ", "loadfactor")] {
+        let weights = weights(&Example::of(file), server, key);
+        assert!(weights.iter().any(|(_, [theirs, _])| *theirs > 1), "{file}: nothing to compare in {weights:?}");
+        let (first, [theirs, ours]) = &weights[0];
+        for (name, [their, our]) in &weights {
+            assert_eq!(our * theirs, their * ours, "{file}: {name} to {first}, in {weights:?}");
+        }
+    }
+}
+
 /// Of a user at such an address, as the proxy before both would say it.
 fn from(address: &str) -> Call {
     Call::get("/").field("X-Forwarded-For", address)

@@ -59,8 +59,10 @@ fn wrong(words: &[String]) -> Option<String> {
         }
         "cargo" if name(1) == Some("bench") => {
             let name = after("--bench")?.first()?;
-            let files = [format!("benches/{name}.rs"), format!("benches/{name}/main.rs")];
-            (!files.iter().any(|file| root().join(file).exists())).then(|| format!("no bench is called {name}"))
+            let Some(file) = bench(name) else { return Some(format!("no bench is called {name}")) };
+            let source = fs::read_to_string(root().join(file)).expect("Cargo.toml names it");
+            let mut words = after("--").unwrap_or_default().iter();
+            words.find(|word| !source.contains(&format!("\"{word}\""))).map(|word| format!("the bench {name} knows no {word}"))
         }
         "cargo" if name(1) == Some("test") => {
             let filter = after("it").or_else(|| after("--lib"))?.first()?;
@@ -74,17 +76,47 @@ fn wrong(words: &[String]) -> Option<String> {
     }
 }
 
-/// A filter of tests names modules and a part of a function, all of which must be somewhere.
-fn unknown_tests(filter: &str) -> Option<String> {
-    let mut files = Vec::new();
+/// The source of a bench, as Cargo.toml says it.
+fn bench(name: &str) -> Option<String> {
+    let cargo = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml is there");
+    let sections = cargo.split("[[bench]]").skip(1).map(|rest| rest.split("\n[").next().unwrap_or_default());
+    let of = |section: &str, key: &str| {
+        section.lines().find_map(|line| line.strip_prefix(&format!("{key} = \""))?.split('"').next().map(str::to_owned))
+    };
+    let found = sections.into_iter().find(|section| of(section, "name").as_deref() == Some(name))?;
+    Some(of(found, "path").unwrap_or_else(|| format!("benches/{name}.rs")))
+}
+
+/// Names of all modules, and of all functions that are tests.
+fn modules_and_tests() -> (Vec<String>, Vec<String>) {
+    let (mut files, mut modules, mut tests) = (Vec::new(), Vec::new(), Vec::new());
     collect(&root().join("tests"), "rs", &mut files);
     collect(&root().join("src"), "rs", &mut files);
-    let sources: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    let known = |part: &str| {
-        sources.lines().any(|line| line.trim().strip_prefix("pub ").unwrap_or(line.trim()).starts_with(&format!("mod {part}")))
-            || sources.contains(part)
-    };
-    filter.split("::").find(|part| !part.is_empty() && !known(part)).map(|part| format!("no test is called {part}"))
+    for file in files {
+        let mut is_test = false;
+        for line in fs::read_to_string(&file).unwrap().lines().map(str::trim) {
+            let name = |after: &str| after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_owned();
+            let bare = line.split_once("pub ").filter(|(before, _)| before.is_empty()).map_or(line, |(_, rest)| rest);
+            is_test |= line == "#[test]" || line.starts_with("#[tokio::test");
+            if let Some(after) = bare.strip_prefix("mod ") {
+                modules.push(name(after));
+            } else if let Some(after) = bare.strip_prefix("fn ").or_else(|| bare.strip_prefix("async fn ")) {
+                tests.extend(std::mem::take(&mut is_test).then(|| name(after)));
+            }
+        }
+    }
+    assert!(modules.len() > 50 && tests.len() > 200, "found: {} modules, {} tests", modules.len(), tests.len());
+    (modules, tests)
+}
+
+/// A filter of tests names modules, and last a module or a part of a test's name.
+fn unknown_tests(filter: &str) -> Option<String> {
+    let (modules, tests) = modules_and_tests();
+    let (path, last) = filter.rsplit_once("::").unwrap_or(("", filter));
+    let mut path = path.split("::").filter(|part| !part.is_empty());
+    let is_module = |part: &str| modules.iter().any(|module| module == part);
+    let known = last.is_empty() || is_module(last) || tests.iter().any(|test| test.contains(last));
+    path.find(|part| !is_module(part)).or((!known).then_some(last)).map(|part| format!("no test is called {part}"))
 }
 
 #[test]
@@ -184,6 +216,15 @@ fn wrong_commands_are_noticed() {
     check("cargo run --release -- deno", true);
     check("cargo bench --bench ledger", false);
     check("cargo bench --bench legder", true);
+    check("cargo bench --bench ledger -- work", false);
+    check("cargo bench --bench ledger -- wrok", true);
+    check("cargo bench --bench compare", true); // a folder of benches/, and no bench
+    check("tests/run a_user_keeps_the_pin_of_the_other", true);
+    check("tests/run unknown_tests", true); // a function, and no test
+    check("tests/run drain_ends", false);
+    check("cargo test --test it reload::load", false);
+    check("cargo test --test it reload::laod", true);
+    check("cargo test --test it relaod::", true);
     check("TIDEGATE_LONG=1 cargo test --test it upgrade:: -- --nocapture", false);
     let check = |line: &str, is_wrong: bool| assert_eq!(mentioned_wrongly(line).is_some(), is_wrong, "{line}");
     check("tidegate evict", false);

@@ -74,7 +74,7 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
-fn readme_leads_to_every_example() {
+fn readme_leads_to_every_example_and_to_all_of_deploy() {
     let readme = documents().into_iter().find(|document| document.name == "README.md").expect("README is there");
     let links = readme.links();
     let mut files = Vec::new();
@@ -82,6 +82,23 @@ fn readme_leads_to_every_example() {
     for file in files {
         let name = file.strip_prefix(root()).expect("it is ours").display().to_string();
         assert!(links.contains(&name), "README has no link to {name}");
+    }
+    // Whoever looks there finds files and folders; README has a link to each, or to what is in it.
+    let entries = fs::read_dir(root().join("deploy")).expect("deploy/ is there").flatten().collect::<Vec<_>>();
+    assert!(entries.len() > 8, "deploy/ has {}", entries.len());
+    for entry in entries {
+        let (path, name) = (entry.path(), format!("deploy/{}", entry.file_name().display()));
+        // Of a folder whose use is told file by file, each.
+        let mut inside = Vec::new();
+        if path.is_dir() && !links.contains(&name) {
+            inside.extend(
+                fs::read_dir(&path).expect("it was just listed").flatten().map(|inner| format!("{name}/{}", inner.file_name().display())),
+            );
+        } else {
+            inside.push(name);
+        }
+        let missing = inside.iter().find(|file| !links.iter().any(|link| link == *file || link.starts_with(&format!("{file}/"))));
+        assert_eq!(missing, None, "README has no link to it");
     }
 }
 

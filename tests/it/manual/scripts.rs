@@ -1,25 +1,69 @@
 //! The scripts of README run as they stand, but for addresses: typed into a shell, before a running tidegate.
 //!
-//! Left out are lines that never end (`run`, `--watch`, `--follow`), and what the restart of a server needs besides tidegate (`ssh`,
-//! `curl`) does nothing here.
+//! Left out are lines that never end (`run`, `--watch`, `--follow`), and what needs another machine (`ssh`) does nothing here. The few
+//! blocks that cannot be typed at all are in [`NOT_TYPED`], and README says so.
 
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::documents::documents;
+use super::documents::{Document, documents, root};
 use crate::origin::Origin;
-use crate::process::{Scratch, require_file, wait_for};
+use crate::process::{Scratch, delay, require_file, wait_for};
 use crate::scenarios::user_on;
 use crate::shop::{Shop, backend};
 use crate::tidegate::{SOON, Tidegate, binary};
 
+/// By which the blocks are known that are typed here.
+const TYPED: [&str; 8] = [
+    "tidegate run -c conf/",
+    "tidegate stage shop v2",
+    "ssh $server systemctl restart",
+    "tidegate events --follow",
+    "openssl dgst -sha256 -hmac",
+    "deploy/pipeline/deploy.sh shop v2",
+    "--token-file lb1.token,lb2.token",
+    "tidegate completions bash",
+];
+
+/// By which the others are known, and what README calls what is in them where it says what no test runs.
+const NOT_TYPED: [(&str, &str); 6] = [
+    ("cargo run --release -- demo", "cargo run --release -- demo"),
+    ("tests/run\n", "tests/run"),
+    ("cargo build --release", "cargo build --release"),
+    ("apt install ./target/debian/", "apt install"),
+    ("docker ", "docker"),
+    ("kubectl ", "kubectl"),
+];
+
+fn readme() -> Document {
+    documents().into_iter().find(|document| document.name == "README.md").expect("README is there")
+}
+
 /// The block of README that has this in it.
 fn script(part: &str) -> String {
-    let documents = documents();
-    let readme = documents.iter().find(|document| document.name == "README.md").expect("README is there");
-    let mut found = readme.blocks("sh").into_iter().filter(|block| block.text.contains(part));
+    assert!(TYPED.contains(&part), "{part} is not among those that are typed");
+    let mut found = readme().blocks("sh").into_iter().filter(|block| block.text.contains(part));
     let block = found.next().unwrap_or_else(|| panic!("README has no script with {part}"));
     assert!(found.next().is_none(), "two scripts of README have {part}");
     block.text
+}
+
+#[test]
+fn every_script_of_readme_is_typed_or_named_as_one_that_no_test_runs() {
+    let readme = readme();
+    let (_, said) = readme.text.split_once("No test runs ").expect("README says what no test runs");
+    let (said, _) = said.split_once("\n\n").expect("a paragraph ends");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    for block in readme.blocks("sh") {
+        let typed = TYPED.iter().filter(|part| block.text.contains(*part)).count();
+        let others: Vec<&str> = NOT_TYPED.iter().filter(|(part, _)| block.text.contains(part)).map(|(_, name)| *name).collect();
+        assert_eq!(typed + others.len(), 1, "{}: typed {typed} times, and excepted as {others:?}", block.at);
+        for name in others {
+            assert!(said.contains(&format!("`{name}`")), "{}: README does not say that no test runs `{name}`", block.at);
+        }
+    }
 }
 
 /// What a shell says to it, with `tidegate` on its path; it must succeed.
@@ -27,7 +71,7 @@ fn typed(folder: &Scratch, asked: Option<&Tidegate>, script: &str) -> String {
     let programs = folder.path().join("bin");
     folder.write("bin/.keep", "");
     if !programs.join("tidegate").exists() {
-        std::os::unix::fs::symlink(binary(), programs.join("tidegate")).expect("a link");
+        symlink(binary(), programs.join("tidegate")).expect("a link");
     }
     let mut shell = Command::new("bash");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a path"));
@@ -73,9 +117,7 @@ fn the_scripts_of_readme_do_what_stands_beside_them() {
 
 /// A command that README names in its text.
 fn mentioned(command: &str) -> String {
-    let documents = documents();
-    let readme = documents.iter().find(|document| document.name == "README.md").expect("README is there");
-    readme.words().into_iter().find(|word| word.starts_with(command)).unwrap_or_else(|| panic!("README names no {command}"))
+    readme().words().into_iter().find(|word| word.starts_with(command)).unwrap_or_else(|| panic!("README names no {command}"))
 }
 
 #[test]
@@ -126,4 +168,76 @@ fn the_files_that_readme_checks_are_fine_and_its_signature_is_the_one_that_is_se
     folder.write("tidegate-state/keys/shop.webhook", &"k".repeat(32));
     let said = typed(&folder, None, &format!("t={stamp}\n{signature}"));
     assert!(said.trim().rsplit(' ').next().is_some_and(|v1| v1.starts_with(begins)), "{said}");
+}
+
+/// A program on the path of what is [`typed`] there.
+fn with_program(folder: &Scratch, name: &str, script: &str) {
+    let file = folder.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+}
+
+#[test]
+fn the_pipeline_of_readme_deploys_and_switches_the_old_processes_off() {
+    require_file("/usr/bin/jq", "jq");
+    require_file("/usr/bin/curl", "curl");
+    let (a1, b1) = (backend("v1", "a1"), backend("v2", "b1"));
+    b1.answer("/shop/health", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let tidegate = Shop::new("cookie").session("idle_timeout: 2s").session("confirm_within: 1s").release("v1", &[&a1]).start();
+    let folder = Scratch::new("scripts");
+    symlink(root().join("deploy"), folder.path().join("deploy")).expect("a link");
+    with_program(&folder, "ssh", "echo \"at $*\"");
+    let deploy = script("deploy/pipeline/deploy.sh shop v2");
+    assert!(deploy.contains("b1=10.0.0.12:8080"), "{deploy}");
+    let said = typed(&folder, Some(&tidegate), &deploy.replace("10.0.0.12:8080", &b1.address()));
+    assert!(said.contains("at old systemctl stop tomcat10"), "{said}");
+    assert_eq!(b1.requests_to("/shop/health").len(), 1, "the smoke test");
+    assert_eq!((tidegate.release_state("shop", "v1"), tidegate.release_state("shop", "v2")), ("stopped".into(), "current".into()));
+}
+
+#[test]
+fn a_promotion_through_two_proxies_is_typed_as_readme_says() {
+    let (a1, b1) = (backend("v41", "a1"), backend("v42", "b1"));
+    let folder = Scratch::new("scripts");
+    let key = folder.write("k1.key", &"0123456789abcdef".repeat(4));
+    let shop = Shop::new("cookie").session(&format!("keys: [{{id: k1, file: \"{}\"}}]", key.display())).session("idle_timeout: 2s");
+    let shop = shop.session("confirm_within: 1s").release("v41", &[&a1]).release("v42", &[&b1]);
+    let proxies = [shop.start(), shop.start()];
+    let mut promotion = script("--token-file lb1.token,lb2.token");
+    for (proxy, name) in proxies.iter().zip(["lb1", "lb2"]) {
+        let token = std::fs::read_to_string(proxy.folder().join("token")).expect("a token");
+        folder.write(&format!("{name}.token"), &token);
+        assert!(promotion.contains(&format!("http://{name}:9180")), "{promotion}");
+        promotion = promotion.replace(&format!("http://{name}:9180"), &proxy.admin_url());
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A proxy that nobody visits would be taken for a standby.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                proxies.iter().for_each(|proxy| drop(proxy.browser().get("/")));
+                delay(Duration::from_millis(200));
+            }
+        });
+        typed(&folder, None, &promotion);
+        over.store(true, Ordering::Relaxed);
+    });
+    for proxy in &proxies {
+        assert_eq!((proxy.release_state("shop", "v41"), proxy.release_state("shop", "v42")), ("drained".into(), "current".into()));
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_are_made_as_readme_says() {
+    let folder = Scratch::new("scripts");
+    folder.write("completions/.keep", "");
+    let lines = script("tidegate completions bash");
+    let lines = lines.replace("/usr/share/bash-completion/completions", "completions").replace("/usr/local/share/man/man1", "man1");
+    assert!(!lines.contains("/usr/"), "{lines}");
+    let said = typed(&folder, None, &format!("man() {{ cat; }}\n{lines}\ncomplete -p tidegate"));
+    for part in [".TH TIDEGATE 1", ".TH TIDEGATE-PROMOTE 1", "-F _tidegate"] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    for file in ["completions/tidegate", "man1/tidegate.1", "man1/tidegate-promote.1"] {
+        assert!(folder.path().join(file).metadata().is_ok_and(|made| made.len() > 100), "{file}");
+    }
 }

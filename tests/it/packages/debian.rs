@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{project, succeeds};
 use crate::client::{Browser, Call};
-use crate::process::{Process, Scratch, free_port, require_file, wait_for, wait_for_some};
+use crate::process::{Process, Scratch, free_port, require_file, require_root, wait_for, wait_for_some};
 use crate::shop::backend;
 use crate::tidegate::{SOON, binary};
 
@@ -19,6 +19,7 @@ const SCRIPTS: [&str; 4] = ["build", "postinst", "prerm", "postrm"];
 
 #[test]
 fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
+    require_root();
     require_file("/usr/bin/dpkg-deb", "dpkg");
     require_file("/usr/bin/shellcheck", "shellcheck");
     require_file("/usr/sbin/logrotate", "logrotate");
@@ -78,8 +79,29 @@ fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     room.dpkg(&["-r", "tidegate"]);
     assert!(room.shell("cat /systemctl.log").contains("stop tidegate.service"));
     assert!(Browser::new(service.port).send(Call::get("/")).is_err(), "it was stopped");
-    assert_eq!(room.shell("ls /usr/bin/tidegate 2>&1 || true").lines().count(), 1);
     room.shell("test ! -e /usr/bin/tidegate && test -e /var/lib/tidegate/state.db && test -e /etc/tidegate/tidegate.yaml");
+
+    // Installed again: nothing is masked any more, and what is stopped stays so, now and when a later version comes.
+    room.shell("> /systemctl.log");
+    for package in [&built, &versions[0]] {
+        let said = room.dpkg(&["-i", package]);
+        assert!(!said.contains("serves") && !said.contains("STILL RUNS"), "{said}");
+        room.shell("systemd-analyze verify --man=no /usr/lib/systemd/system/tidegate.service && test ! -L /etc/systemd/system/tidegate.service && ! pidof tidegate");
+        assert_eq!(room.shell("cat /etc/tidegate/token"), token);
+    }
+    let asked = room.shell("cat /systemctl.log");
+    assert!(asked.contains("is-active") && !asked.contains("start") && !asked.contains("stop"), "{asked}");
+
+    // An example that says nothing of state and token: both are the unit's and the package's, and so `systemctl reload` works.
+    room.shell("cp /usr/share/doc/tidegate/examples/minimal.yaml /etc/tidegate/tidegate.yaml; rm -r /var/lib/tidegate");
+    let service = Service::start(&room, &a1.address());
+    room.shell("test -e /var/lib/tidegate/state.db && test ! -e /var/lib/tidegate/token");
+    let reload = fs::read_to_string(project("deploy/systemd/tidegate.service")).expect("the unit");
+    let reload = reload.lines().find_map(|line| line.strip_prefix("ExecReload=")).expect("a line").to_owned();
+    room.shell(&format!(". /etc/default/tidegate; export TIDEGATE_ADMIN; {reload}"));
+    room.shell(&order("tidegate-admin"));
+    room.dpkg(&["-r", "tidegate"]);
+    assert!(Browser::new(service.port).send(Call::get("/")).is_err(), "it was stopped");
     room.dpkg(&["-P", "tidegate"]);
     room.shell("test ! -e /var/lib/tidegate && test ! -e /etc/tidegate && test ! -e /etc/default/tidegate && test ! -e /var/log/tidegate");
 }
@@ -115,6 +137,7 @@ fn what_is_in_it(scratch: &Scratch, package: &str) {
         "usr/share/doc/tidegate/copyright",
         "usr/share/doc/tidegate/README.md",
         "usr/share/doc/tidegate/examples/reference.yaml",
+        "usr/share/doc/tidegate/examples/COMING_FROM.md",
         "usr/share/tidegate/grafana/dashboards/drain.json",
         "usr/share/tidegate/prometheus/alerts.yml",
     ] {
@@ -125,6 +148,9 @@ fn what_is_in_it(scratch: &Scratch, package: &str) {
     let fields = succeeds(Command::new("dpkg-deb").args(["--field", package]));
     for dependency in ["libc6 (", "libssl3 (", "systemd"] {
         assert!(fields.lines().any(|line| line.starts_with("Depends: ") && line.contains(dependency)), "{fields}");
+    }
+    for recommended in ["curl", "jq", "logrotate"] {
+        assert!(fields.lines().any(|line| line.starts_with("Recommends: ") && line.contains(recommended)), "{fields}");
     }
     let folder = scratch.path().join("control");
     succeeds(Command::new("dpkg-deb").arg("--control").arg(package).arg(&folder));
@@ -138,6 +164,21 @@ fn what_is_in_it(scratch: &Scratch, package: &str) {
     }
     let unpacked = scratch.path().join("unpacked");
     succeeds(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&unpacked));
+    let documents = unpacked.join("usr/share/doc/tidegate");
+    let copyright = fs::read_to_string(documents.join("copyright")).expect("a copyright");
+    assert!(copyright.contains("License: Apache-2.0") && copyright.contains("/usr/share/common-licenses/Apache-2.0"), "{copyright}");
+    let mut links = 0;
+    for (document, wanted) in [("README.md", "conf/"), ("examples/COMING_FROM.md", "")] {
+        let text = fs::read_to_string(documents.join(document)).expect(document);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if target.starts_with(wanted) && !target.contains("://") {
+                let folder = documents.join(document).parent().expect("a folder").to_owned();
+                assert!(folder.join(target).exists(), "{document} links to {target}");
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 10, "{links}");
     let version = succeeds(Command::new(unpacked.join("usr/bin/tidegate")).arg("--version"));
     assert_eq!(version.trim(), format!("tidegate {}", env!("CARGO_PKG_VERSION")));
 }
@@ -246,15 +287,18 @@ impl Service {
         let (port, admin) = (free_port(), free_port());
         // An operator's edit, which must outlive every upgrade.
         let edit = format!(
-            "sed -i 's/0.0.0.0:80$/127.0.0.1:{port}/; s/127.0.0.1:9180/127.0.0.1:{admin}/; s/127.0.0.1:8081/{address}/; s|path: /$|path: /health|' \
+            "sed -i 's/0.0.0.0:80\\(80\\)\\?$/127.0.0.1:{port}/; s/127.0.0.1:9180/127.0.0.1:{admin}/; s/127.0.0.1:8081/{address}/; s|path: /$|path: /health|' \
              /etc/tidegate/tidegate.yaml; echo TIDEGATE_ADMIN=http://127.0.0.1:{admin} >> /etc/default/tidegate; \
              install -d -o tidegate -g tidegate -m 700 /var/lib/tidegate; install -d -o tidegate -g tidegate -m 750 /var/log/tidegate; \
              echo 'server: {{access_log: {{path: /var/log/tidegate/access.log}}}}' >> /etc/tidegate/tidegate.yaml"
         );
         room.shell(&edit);
+        room.shell(&format!(
+            "cd /etc/tidegate; grep -q ^admin: tidegate.yaml || echo 'admin: {{address: \"127.0.0.1:{admin}\"}}' >> tidegate.yaml"
+        ));
         let mut command = room.command();
         command.args(["setpriv", "--reuid=tidegate", "--regid=tidegate", "--groups=tidegate-admin", "--no-new-privs"]);
-        command.args(["/usr/bin/tidegate", "run", "-c", "/etc/tidegate/tidegate.yaml"]);
+        command.args(["/usr/bin/tidegate", "run", "-c", "/etc/tidegate/tidegate.yaml"]).env("STATE_DIRECTORY", "/var/lib/tidegate");
         let mut process = Process::start("tidegate", command, &room.scratch.path().join("tidegate.log"));
         process.has_heirs();
         wait_for("it is ready", Duration::from_secs(30), || {

@@ -177,6 +177,7 @@ fn a_pod_is_not_taken_for_empty_because_tidegate_cannot_be_asked() {
 
 #[test]
 fn the_container_that_asks_ends_when_it_is_told() {
+    crate::process::require_root();
     let scratch = Scratch::new("idles");
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]).args(strings(&containers("v1")[1]["command"]));

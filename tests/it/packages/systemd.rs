@@ -4,12 +4,13 @@
 //! system calls the test sees which ones are made, from the start over a reload and an upgrade to the stop.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use super::{project, read, run, succeeds};
 use crate::client::{Browser, Call};
-use crate::process::{Process, Scratch, free_port, require_file, wait_for};
+use crate::process::{Process, Scratch, free_port, require_file, require_root, wait_for};
 use crate::shop::{Shop, backend};
 use crate::tidegate::{SOON, binary};
 
@@ -60,7 +61,57 @@ fn the_user_and_the_group_are_made() {
 }
 
 #[test]
+fn every_example_starts_as_the_unit_starts_it() {
+    require_root();
+    let state = format!("/var/lib/{}", value("StateDirectory"));
+    assert_eq!(value("WorkingDirectory"), state, "where relative paths of a file may be written to");
+    let files = project("conf").read_dir().expect("a folder").flatten().map(|entry| entry.path());
+    let examples: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|kind| kind == "yaml")).collect();
+    assert!(examples.len() > 10, "{examples:?}");
+    // All at once: each first waits for backends that are not there.
+    let started: Vec<(Process, Scratch, u16)> = examples.iter().map(|path| start_as_a_service(path)).collect();
+    for (mut process, scratch, admin) in started {
+        wait_for("it answers", Duration::from_secs(60), || {
+            process.assert_running();
+            Browser::new(admin).send(Call::get("/healthz")).is_ok_and(|answer| answer.status == 200)
+        });
+        let own = |file: &str| scratch.path().join("own").join(file).exists();
+        assert!(own("state/state.db") || own("state/tidegate-state/state.db"), "{}", process.log_tail());
+    }
+}
+
+/// With no rights, and nowhere to write but where the unit lets it.
+fn start_as_a_service(example: &Path) -> (Process, Scratch, u16) {
+    let scratch = Scratch::new("service");
+    let own = scratch.path().join("own");
+    let admin = free_port();
+    let text = std::fs::read_to_string(example).expect("an example");
+    let written_out = text.contains(": ./");
+    let mut text = text.replace("0.0.0.0:8080", &format!("127.0.0.1:{}", free_port()));
+    if text.lines().any(|line| line == "admin:") {
+        text = text.replace("0.0.0.0:9180", "127.0.0.1:9180").replace("127.0.0.1:9180", &format!("127.0.0.1:{admin}"));
+    } else {
+        text += &format!("\nadmin: {{address: \"127.0.0.1:{admin}\"}}\n");
+    }
+    let text = text.replace("/var/lib/tidegate", &format!("{}/state", own.display())).replace("/etc/tidegate", &own.display().to_string());
+    let config = scratch.write("own/tidegate.yaml", &text);
+    for file in ["own/token", "own/k1.key"] {
+        scratch.write(file, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n");
+    }
+    scratch.write("own/state/.keep", "");
+    succeeds(Command::new("chown").args(["-R", "nobody:nogroup"]).arg(&own));
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"]).arg(binary()).args(["run", "-c"]).arg(config);
+    command.env("STATE_DIRECTORY", own.join("state"));
+    // A path that is written out is the working directory's; nothing else may depend on that.
+    command.current_dir(if written_out { own.join("state") } else { PathBuf::from("/") });
+    let process = Process::start(&example.display().to_string(), command, &scratch.path().join("tidegate.log"));
+    (process, scratch, admin)
+}
+
+#[test]
 fn the_unit_takes_nothing_away_that_the_program_needs() {
+    require_root();
     require_file("/usr/bin/strace", "strace");
     let a1 = backend("v1", "a1");
     let scratch = Scratch::new("shut-in");

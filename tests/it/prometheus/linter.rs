@@ -105,7 +105,7 @@ fn target_rules_every_question_is_about_the_job_and_instance_chosen_and_counters
                     assert!(selector.contains(matcher), "{place}: {matcher} in {expression}");
                 }
                 // target-counter-agg-rule, target-rate-interval-rule
-                if name.ends_with("_total") || name.ends_with("_bucket") {
+                if ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) {
                     let before = &expression[..at];
                     let spans = match before {
                         _ if before.ends_with("rate(") => &["[$__rate_interval]"][..],

@@ -74,7 +74,10 @@ impl Stage {
         }
         let mut old: Vec<Browser> = (0..8).map(|_| known()).collect();
         tidegate.cli(&["reload"]).expect_code(0);
+        // Whoever is silent for as long as idle_timeout would be moved: a busy machine may take that long for eight of them.
+        let click = |users: &mut Vec<Browser>| users.iter_mut().for_each(|user| drop(user.get("/").expect_status(200)));
         for (to, from) in [("v2", "v1"), ("v1", "v2")] {
+            click(&mut old);
             tidegate.cli(&["promote", "shop", to, "--timeout", "5m", "--then", "keep"]).expect_code(0);
             let mut new = Vec::new();
             while let Some(mut leaving) = old.pop() {
@@ -82,6 +85,8 @@ impl Stage {
                 delay(Duration::from_millis(250)); // a wave that a scrape each second can see
                 leaving.get("/logout").expect_status(200);
                 new.push(known());
+                click(&mut old);
+                click(&mut new);
             }
             tidegate.wait_for_state("shop", from, "drained");
             old = new;
@@ -98,7 +103,8 @@ impl Stage {
     /// Provokes fault after fault; `fires` waits until that alert has fired.
     pub(super) fn everything_goes_wrong(&mut self, prometheus: &Prometheus, fires: impl Fn(&str)) {
         self.a_file_that_is_refused(prometheus, &fires);
-        let more = Newcomers::start();
+        let mut more = Newcomers::start();
+        more.f2.stop();
         write_certificate(&self.folder, DAY);
         let config = self.yaml() + &more.yaml(&self.receivers[1]);
         self.tidegate.write_config(&config);
@@ -107,6 +113,8 @@ impl Stage {
             let release = if ["c2", "e2"].contains(&backend) { "v2" } else { "v1" };
             self.tidegate.wait_for_backend(app, release, backend, "health", "up");
         }
+        self.tidegate.wait_for_backend("colours", "v1", "f1", "health", "up");
+        self.tidegate.wait_for_backend("colours", "v2", "f2", "health", "down");
         let over = AtomicBool::new(false);
         let Newcomers { c1, d1, e1, .. } = more;
         std::thread::scope(|scope| {
@@ -146,7 +154,7 @@ impl Stage {
                 fires(alert);
             }
             let mut nobody = Browser::new(stage.tidegate.port()).with_host("gone.test");
-            for _ in 0..20 {
+            for _ in 0..40 {
                 nobody.get("/").expect_status(503);
             }
             fires("TidegateRequestsFail");
@@ -304,19 +312,23 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Apps that come with a reload, each for faults of its own.
+/// Apps that come with a reload, each for faults of its own; of `colours` health decides, and one of the two is idle, which is none.
 struct Newcomers {
     c1: Origin,
     c2: Origin,
     d1: Origin,
     e1: Origin,
     e2: Origin,
+    f1: Origin,
+    f2: Origin,
 }
 
 impl Newcomers {
     fn start() -> Newcomers {
         let start = |release: &str, name: &str| Origin::start(OriginSpec::new(release, name).with_route());
-        Newcomers { c1: start("v1", "c1"), c2: start("v2", "c2"), d1: start("v1", "d1"), e1: start("v1", "e1"), e2: start("v2", "e2") }
+        let [c1, d1, e1, f1] = ["c1", "d1", "e1", "f1"].map(|name| start("v1", name));
+        let [c2, e2, f2] = ["c2", "e2", "f2"].map(|name| start("v2", name));
+        Newcomers { c1, c2, d1, e1, e2, f1, f2 }
     }
 
     /// Below `apps:`.
@@ -338,6 +350,7 @@ impl Newcomers {
         app("small", small, &[&self.c1, &self.c2])
             + &app("gone", "session: {cookies: [JSESSIONID]}", &[&self.d1])
             + &app("told", &told, &[&self.e1, &self.e2])
+            + &app("colours", "session: {cookies: [JSESSIONID]}", &[&self.f1, &self.f2]).replace("current: v1", "current: by_health")
     }
 }
 

@@ -33,7 +33,8 @@ fn replaced(mut text: String, pairs: &[(&str, &str)]) -> String {
 
 /// The alerts with their times shortened: an hour without news is ten seconds, and what must last lasts two.
 pub(super) fn hurried(alerts: String) -> String {
-    let text = replaced(alerts, &[("[1h]", "[10s]"), ("offset 1h", "offset 10s"), ("< 3600", "< 10"), ("> 3600", "> 10")]);
+    let text =
+        replaced(alerts, &[("[1h]", "[10s]"), ("offset 1h", "offset 10s"), ("< 3600", "< 10"), ("> 3600", "> 10"), ("- 1800", "- 5")]);
     let lines = text.lines().map(|line| match line.split_once("for: ") {
         Some((indent, _)) if indent.trim().is_empty() => format!("{indent}for: 2s\n"),
         _ => format!("{line}\n"),

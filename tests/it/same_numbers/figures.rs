@@ -186,6 +186,7 @@ fn of_drain_metrics(metrics: &Metrics, document: &Figures, id: &str, target: &st
         ("kept_alive", left("kept_alive")),
         ("unconfirmed", left("unconfirmed")),
         ("remaining", left("engaged") + left("kept_alive")),
+        ("in_flight", by("tidegate_drain_in_flight", &[])),
         ("progress", by("tidegate_drain_progress_ratio", &[])),
         ("confident", by("tidegate_drain_confident", &[])),
     ];

@@ -119,21 +119,24 @@ fn a_supervisor_is_told_which_process_to_look_after() {
 
 #[test]
 fn a_container_does_not_end_by_an_upgrade() {
+    crate::process::require_root();
     let a1 = backend("v1", "a1");
-    let scratch = Scratch::new("container");
-    let folder = scratch.path().display();
-    let admin = free_port();
-    let around = format!(
-        "listeners: [{{address: \"127.0.0.1:{}\"}}]\nadmin: {{address: \"127.0.0.1:{admin}\", token_file: {folder}/token}}\n\
-         state: {{directory: {folder}/state}}\n",
-        free_port()
-    );
-    let config = scratch.write("tidegate.yaml", &(around + &Shop::new("cookie").release("v1", &[&a1]).yaml()));
-    let run = format!("{} run -c {}", binary().display(), config.display());
-    // An init like tini ends with the process it started; the shell that does so here goes by its name.
-    let init = scratch.path().join("tini");
-    std::fs::copy("/bin/sh", &init).unwrap();
-    for first in [run.clone(), format!("{} -c '{run}; exit 0'", init.display())] {
+    for with_init in [false, true] {
+        // Of its own: the processes of the other container may take a moment to go.
+        let scratch = Scratch::new("container");
+        let folder = scratch.path().display();
+        let admin = free_port();
+        let around = format!(
+            "listeners: [{{address: \"127.0.0.1:{}\"}}]\nadmin: {{address: \"127.0.0.1:{admin}\", token_file: {folder}/token}}\n\
+             state: {{directory: {folder}/state}}\n",
+            free_port()
+        );
+        let config = scratch.write("tidegate.yaml", &(around + &Shop::new("cookie").release("v1", &[&a1]).yaml()));
+        let run = format!("{} run -c {}", binary().display(), config.display());
+        // An init like tini ends with the process it started; the shell that does so here goes by its name.
+        let init = scratch.path().join("tini");
+        std::fs::copy("/bin/sh", &init).unwrap();
+        let first = if with_init { format!("{} -c '{run}; exit 0'", init.display()) } else { run };
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &format!("exec {first}")]);
         let mut process = Process::start("unshare", command, &scratch.path().join("tidegate.log"));
@@ -163,4 +166,26 @@ fn a_link_to_the_program_is_followed_anew() {
     upgrade_by_signal(&tidegate);
     assert!(tidegate.read("tidegate.log").contains("the next version"));
     wait_for("quiet", Duration::from_secs(30), || tidegate.cli(&["status"]).code == 0);
+}
+
+#[test]
+fn another_token_counts_from_the_next_upgrade_on() {
+    let a1 = backend("v1", "a1");
+    let tidegate = Tidegate::start_replaceable(&Shop::new("cookie").release("v1", &[&a1]).yaml());
+    let former = tidegate.read("token");
+    let file = tidegate.folder().join("token");
+    // Commands read the file each time.
+    let is_obeyed = || tidegate.cli(&["serve", "shop/v1/a1"]).code == 0;
+    assert!(is_obeyed());
+    std::fs::write(&file, "another-token-of-enough-letters\n").unwrap();
+    let reloads = || tidegate.metrics().sum("tidegate_config_reloads_total", &[]);
+    let before = reloads();
+    tidegate.signal(rustix::process::Signal::HUP);
+    wait_for("it is reloaded", SOON, || reloads() > before);
+    assert!(!is_obeyed(), "the process keeps the one that it began with");
+    // By a signal: the command would be refused too.
+    upgrade_by_signal(&tidegate);
+    wait_for("the former process is gone", Duration::from_secs(30), is_obeyed);
+    std::fs::write(&file, former).unwrap();
+    assert!(!is_obeyed());
 }

@@ -156,6 +156,15 @@ impl Samples {
         self.metrics.push(metric);
     }
 
+    pub(super) fn put_summary(&mut self, values: &[&str], sum: Duration, count: u64) {
+        let mut summary = Summary::default();
+        summary.set_sample_sum(sum.as_secs_f64());
+        summary.set_sample_count(count);
+        let mut metric = self.labelled(values);
+        metric.set_summary(summary);
+        self.metrics.push(metric);
+    }
+
     pub(super) fn put_quantiles(&mut self, values: &[&str], spans: &[(f64, Duration)]) {
         let quantile = |&(certainty, span): &(f64, Duration)| {
             let mut quantile = Quantile::default();

@@ -1,13 +1,14 @@
 //! The page itself: its frame, the glance at the top, the log at the end, and the form for signing in.
 //!
 //! Whatever changes by itself is drawn as a cell (see `cells`); anything else that differs between two drawings is a change of structure,
-//! upon which browsers fetch the page again. So structure is only which apps, releases, backends and drains exist: anything else that is not
-//! drawn as a cell costs every open page a fetch whenever it changes.
+//! upon which browsers fetch the page again. So structure is only which apps, releases, backends and drains exist: anything else that is
+//! not drawn as a cell costs every open page a fetch whenever it changes.
 //!
-//! Scripts and tests find things by: `main[data-structure]`, `[data-k=KEY]` (text), `progress[data-v=KEY]`, `[data-b=KEY]` (block), `[data-o=TARGET]` (orders),
-//! `section#app-NAME`, `article[id="release-APP:RELEASE"]`, `tr[data-backend="APP/RELEASE/BACKEND"]`, `article[data-drain="d7"]`,
-//! `button[data-order="WORD TARGET"]` (promote, rollback, drain, serve, maintain, evict, stop, cancel; hidden while it makes no sense), `#connection[data-state]`
-//! (`off`, `live`, `lost`), `dialog#order` with `#confirm`, `#cancel`, `#refusal`, `dialog#sign-in` with `#token`, `#result`.
+//! Scripts and tests find things by: `main[data-structure]`, `[data-k=KEY]` (text), `progress[data-v=KEY]`, `[data-b=KEY]` (block),
+//! `[data-o=TARGET]` (orders), `section#app-NAME`, `article[id="release-APP:RELEASE"]`, `tr[data-backend="APP/RELEASE/BACKEND"]`,
+//! `article[data-drain="d7"]`, `button[data-order="WORD TARGET"]` (promote, rollback, drain, serve, maintain, evict, stop, cancel; hidden
+//! while it makes no sense), `#connection[data-state]` (`off`, `live`, `lost`), `dialog#order` with `#confirm`, `#cancel`, `#refusal`,
+//! `dialog#sign-in` with `#token`, `#result`.
 //! Keys: `APP/RELEASE/BACKEND.FIELD`, `APP/RELEASE.FIELD`, `APP.FIELD`, `d7.FIELD`, where FIELD is as in the status document.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};

@@ -35,7 +35,7 @@ pub use live::Sight;
 pub(super) use live::live;
 
 const STYLE: &str = include_str!("assets/page.css");
-const SCRIPT: &str = include_str!("assets/page.js");
+const SCRIPT: &str = concat!(include_str!("assets/theme.js"), include_str!("assets/page.js"));
 const ORDERS: &str = include_str!("assets/orders.js");
 const ICON: &str = include_str!("assets/favicon.svg");
 

@@ -1,41 +1,14 @@
 // The status page in the browser: keeps it up to date, and gives orders.
 //
-// It computes no figure: texts, bars, blocks and offered orders come from the stream under the key that stands in the HTML. What the dialog before an order
-// says stands in orders.js. Hooks for scripts and tests: see html.rs.
+// It computes no figure: texts, bars, blocks and offered orders come from the stream under the key that stands in the HTML. What the
+// dialog before an order says stands in orders.js; theme.js is served before this in one file. Hooks for scripts and tests: see html.rs.
 "use strict";
 
 (() => {
-  const TOKEN = "tidegate-token", THEME = "tidegate-theme";
+  const TOKEN = "tidegate-token";
   const $ = (selector, within = document) => within.querySelector(selector);
   const root = document.documentElement;
-  root.classList.add("js");
-
-  // Storage may be forbidden; then the theme follows the system and the token lives as long as the page.
-  const kept = {
-    memory: new Map(),
-    read(store, key) { try { return window[store].getItem(key) ?? this.memory.get(key) ?? null; } catch { return this.memory.get(key) ?? null; } },
-    write(store, key, value) {
-      if (value === null) this.memory.delete(key); else this.memory.set(key, value);
-      try { if (value === null) window[store].removeItem(key); else window[store].setItem(key, value); } catch { /* it is in memory */ }
-    },
-  };
-
-  // ---- Theme -------------------------------------------------------------------------------------------------------------------
-
-  const dark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const theme = kept.read("localStorage", THEME);
-  if (theme === "dark" || theme === "light") root.dataset.theme = theme;
-
-  function nameTheme() {
-    const button = $("#theme");
-    if (button) button.setAttribute("aria-label", dark() ? "Light theme" : "Dark theme");
-  }
-
-  function switchTheme() {
-    root.dataset.theme = dark() ? "light" : "dark";
-    kept.write("localStorage", THEME, root.dataset.theme);
-    nameTheme();
-  }
+  const { kept, nameTheme } = window.tidegateTheme;
 
   // ---- Talking to the process --------------------------------------------------------------------------------------------------
 
@@ -491,7 +464,6 @@
     const button = event.target.closest?.("button");
     if (!button) return;
     if (button.dataset.order) open(button);
-    else if (button.id === "theme") switchTheme();
     else if (button.id === "forget") forget();
     else if (button.id === "cancel") $("#order").close();
     else if (button.id === "token-cancel") answerToken(false);
