@@ -16,7 +16,7 @@ use crate::shop::{Shop, backend};
 use crate::tidegate::{SOON, Tidegate, binary};
 
 /// By which the blocks are known that are typed here.
-const TYPED: [&str; 8] = [
+const TYPED: [&str; 9] = [
     "tidegate run -c conf/",
     "tidegate stage shop v2",
     "ssh $server systemctl restart",
@@ -25,6 +25,7 @@ const TYPED: [&str; 8] = [
     "deploy/pipeline/deploy.sh shop v2",
     "--token-file lb1.token,lb2.token",
     "tidegate completions bash",
+    "$RENEWED_LINEAGE/privkey.pem",
 ];
 
 /// By which the others are known, and what README calls what is in them where it says what no test runs.
@@ -239,5 +240,23 @@ fn completions_and_manual_pages_are_made_as_readme_says() {
     }
     for file in ["completions/tidegate", "man1/tidegate.1", "man1/tidegate-promote.1"] {
         assert!(folder.path().join(file).metadata().is_ok_and(|made| made.len() > 100), "{file}");
+    }
+}
+
+#[test]
+fn the_hook_of_certbot_hands_certificates_over_and_reloads() {
+    let folder = Scratch::new("scripts");
+    for file in ["live/shop/fullchain.pem", "live/shop/privkey.pem", "tidegate/.keep"] {
+        folder.write(file, file);
+    }
+    with_program(&folder, "systemctl", "echo \"asked: $*\"");
+    // The user of the package is not on this machine.
+    let hook = script("$RENEWED_LINEAGE/privkey.pem").replace(" -o root -g tidegate", "").replace("/etc/tidegate", "tidegate");
+    let said = typed(&folder, None, &format!("export RENEWED_LINEAGE=live/shop\n{hook}"));
+    assert_eq!(said, "asked: reload tidegate\n");
+    for (file, from) in [("shop.pem", "live/shop/fullchain.pem"), ("shop.key", "live/shop/privkey.pem")] {
+        let file = folder.path().join("tidegate").join(file);
+        assert_eq!(std::fs::read_to_string(&file).expect("it was handed over"), from);
+        assert_eq!(file.metadata().expect("it is there").permissions().mode() & 0o777, 0o640);
     }
 }

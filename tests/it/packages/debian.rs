@@ -41,6 +41,7 @@ fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     room.shell("systemd-analyze verify --man=no /usr/lib/systemd/system/tidegate.service");
     let token = room.shell("cat /etc/tidegate/token");
 
+    the_hook_of_its_comment_hands_over_a_certificate(&room);
     let a1 = backend("v1", "a1");
     let service = Service::start(&room, &a1.address());
     let mut user = Browser::new(service.port);
@@ -86,7 +87,10 @@ fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     for package in [&built, &versions[0]] {
         let said = room.dpkg(&["-i", package]);
         assert!(!said.contains("serves") && !said.contains("STILL RUNS"), "{said}");
-        room.shell("systemd-analyze verify --man=no /usr/lib/systemd/system/tidegate.service && test ! -L /etc/systemd/system/tidegate.service && ! pidof tidegate");
+        room.shell(
+            "systemd-analyze verify --man=no /usr/lib/systemd/system/tidegate.service; \
+             test ! -L /etc/systemd/system/tidegate.service; ! pidof tidegate",
+        );
         assert_eq!(room.shell("cat /etc/tidegate/token"), token);
     }
     let asked = room.shell("cat /systemctl.log");
@@ -104,6 +108,26 @@ fn the_debian_package_upgrades_a_running_tidegate_and_nobody_notices() {
     assert!(Browser::new(service.port).send(Call::get("/")).is_err(), "it was stopped");
     room.dpkg(&["-P", "tidegate"]);
     room.shell("test ! -e /var/lib/tidegate && test ! -e /etc/tidegate && test ! -e /etc/default/tidegate && test ! -e /var/log/tidegate");
+}
+
+/// What the comment of the configuration shows: the hook as it is, and the listener that goes with it.
+fn the_hook_of_its_comment_hands_over_a_certificate(room: &Room) {
+    let as_the_user = "setpriv --reuid=tidegate --regid=tidegate --clear-groups";
+    room.shell(
+        "mkdir -m 700 /lineage; openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=shop \
+         -keyout /lineage/privkey.pem -out /lineage/fullchain.pem 2>/dev/null",
+    );
+    room.shell(&format!("! {as_the_user} cat /lineage/privkey.pem 2>/dev/null"));
+    room.shell(
+        "sed -n '/^  #   #!/,/^  #   systemctl/s/^  #   //p' /etc/tidegate/tidegate.yaml > /hook; \
+         chmod 755 /hook; RENEWED_LINEAGE=/lineage /hook",
+    );
+    assert_eq!(room.shell("stat -c '%a %U:%G' /etc/tidegate/shop.key"), "640 root:tidegate\n");
+    assert!(room.shell("cat /systemctl.log").contains("reload tidegate"));
+    let listener = r"s/^  #\( *\)\(- address:\|tls:\|certificates:\|- {certificate:\)/  \1\2/";
+    room.shell(&format!("sed '{listener}' /etc/tidegate/tidegate.yaml > /tls.yaml && grep -q '^      certificates:' /tls.yaml"));
+    room.shell(&format!("{as_the_user} tidegate check -c /tls.yaml"));
+    room.shell("rm /etc/tidegate/shop.pem /etc/tidegate/shop.key");
 }
 
 fn build(scratch: &Scratch) -> String {
