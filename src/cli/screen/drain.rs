@@ -26,7 +26,8 @@ pub fn drain_parts(d: &api::DrainStatus, medium: Medium) -> Vec<Text> {
         let tone = if verdict == "drained" { Tone::Good } else { Tone::Change };
         return vec![head.and(Text::of(tone, verdict)).and(Text::plain(format!("{at} ("))).and(ways(d)).and(Text::plain(")"))];
     }
-    let progress = bar(d, medium).and(Text::plain(format!(" {:>3}%  ", percent(d.progress))));
+    let share = if is_unknown(d) { "?".to_owned() } else { percent(d.progress).to_string() };
+    let progress = bar(d, medium).and(Text::plain(format!(" {share:>3}%  ")));
     let mut parts = left_parts(d);
     if let Some(first) = parts.first_mut() {
         *first = head.and(progress).and(std::mem::take(first));
@@ -39,8 +40,26 @@ pub fn left(d: &api::DrainStatus) -> String {
     joined(left_parts(d)).on(Medium::PLAIN)
 }
 
+fn who_is_left(d: &api::DrainStatus) -> String {
+    match d.initial {
+        0 if is_unknown(d) => return "nobody known to be left".to_owned(),
+        initial if is_unknown(d) => return format!("none of {initial} known to be left"),
+        _ => {}
+    }
+    // Newborns that were confirmed since it began may make more of them than there were.
+    if d.remaining > d.initial {
+        return format!("{} left, of {} at first", d.remaining, d.initial);
+    }
+    format!("{} of {} left", d.remaining, d.initial)
+}
+
+/// Whether nobody is known, and that proves nothing: no share of anything.
+fn is_unknown(d: &api::DrainStatus) -> bool {
+    d.remaining == 0 && !d.confident
+}
+
 fn left_parts(d: &api::DrainStatus) -> Vec<Text> {
-    let mut parts = vec![Text::plain(format!("{} of {} left", d.remaining, d.initial))];
+    let mut parts = vec![Text::plain(who_is_left(d))];
     let mut say = |words: String| parts.push(Text::plain(words));
     if d.remaining > 0 {
         if let Some(words) = eta(&d.eta_seconds).or_else(|| d.eta_missing.as_ref().map(|why| format!("no forecast: {why}"))) {
@@ -115,7 +134,8 @@ fn ways(d: &api::DrainStatus) -> Text {
 /// Rounded down, so that a full bar means that nobody is left.
 fn bar(d: &api::DrainStatus, medium: Medium) -> Text {
     let tone = if d.confident { Tone::Good } else { Tone::Change };
-    let eighths = ((d.progress.clamp(0.0, 1.0) * (BAR * 8) as f64).floor() as usize).min(BAR * 8);
+    let progress = if is_unknown(d) { 0.0 } else { d.progress.clamp(0.0, 1.0) };
+    let eighths = ((progress * (BAR * 8) as f64).floor() as usize).min(BAR * 8);
     let full = eighths / 8;
     if !medium.blocks {
         return Text::plain("[").and(Text::of(tone, "#".repeat(full))).and(Text::plain("-".repeat(BAR - full) + "]"));
@@ -160,7 +180,11 @@ mod tests {
         );
         check(
             |d| (d.remaining, d.progress, d.sessions, d.in_flight, d.confident) = (0, 1.0, api::Sessions::default(), 0, false),
-            "d7   shop/v41             [####################] 100%  0 of 40 left; not sure yet: sessions from before may exist",
+            "d7   shop/v41             [--------------------]   ?%  none of 40 known to be left; not sure yet: sessions from before may exist",
+        );
+        check(
+            |d| (d.remaining, d.progress, d.initial) = (12, 0.0, 8),
+            "d7   shop/v41             [--------------------]   0%  12 left, of 8 at first; 10 engaged, 2 kept alive; 3 unconfirmed; at most 29m55s if nobody clicks again",
         );
         check(
             |d| (d.confident, d.confidence) = (false, Some("seen for 4m of 30m".to_owned())),
