@@ -8,6 +8,7 @@ use crate::haproxy::HaProxy;
 use crate::manual::documents::documents;
 use crate::nginx::Nginx;
 use crate::origin::{Origin, OriginSpec};
+use crate::tidegate::Tidegate;
 
 const TOMCATS: [&str; 3] = ["tomcat1", "tomcat2", "tomcat3"];
 const ADDRESSES: [&str; 3] = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"];
@@ -21,6 +22,16 @@ fn set_alive(origin: &Origin, alive: bool) {
     origin.answer("/alive.txt", &format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
 }
 
+/// Whoever had a session through the balancer before goes on in it through tidegate, with the cookie that it has.
+fn move_over(known: &mut [User], tidegate: &Tidegate) {
+    for user in known {
+        user.moves_to(tidegate.port());
+        user.click();
+        user.click();
+        assert_eq!(user.browser.cookies().len(), 1, "no cookie is added: {:?}", user.browser.cookies());
+    }
+}
+
 #[test]
 fn tidegate_takes_the_place_of_a_haproxy_that_prefixes_and_gives_it_back() {
     let mut origins = TOMCATS.map(|name| Origin::start(OriginSpec::new("v1", name).below("/shop")));
@@ -30,12 +41,7 @@ fn tidegate_takes_the_place_of_a_haproxy_that_prefixes_and_gives_it_back() {
     let mut known = ["tomcat1", "tomcat2"].map(|home| User::on(haproxy.port(), BELOW_SHOP, home));
     let tidegate = example.start();
     wait_for_admission(&tidegate, &["v1/tomcat1", "v1/tomcat2", "v1/tomcat3"], "everyone");
-    for user in &mut known {
-        user.moves_to(tidegate.port());
-        user.click();
-        user.click();
-        assert_eq!(user.browser.cookies().len(), 1, "no cookie is added: {:?}", user.browser.cookies());
-    }
+    move_over(&mut known, &tidegate);
     // Both write it the same way, so the way back is open.
     let mut newcomer = User::on(tidegate.port(), BELOW_SHOP, "tomcat2");
     for port in [haproxy.port(), tidegate.port()] {
@@ -106,12 +112,7 @@ fn tidegate_takes_the_place_of_an_apache_with_routes() {
     let mut known = ["tomcat1", "tomcat2"].map(|home| User::on(apache.port(), BELOW_SHOP, home));
     let tidegate = example.start();
     wait_for_admission(&tidegate, &["v1/tomcat1", "v1/tomcat2", "v1/tomcat3"], "everyone");
-    for user in &mut known {
-        user.moves_to(tidegate.port());
-        user.click();
-        user.click();
-        assert_eq!(user.browser.cookies().len(), 1, "no cookie is added: {:?}", user.browser.cookies());
-    }
+    move_over(&mut known, &tidegate);
     // The same session by a link, in a browser without cookies.
     let id = known[1].browser.cookie("JSESSIONID").expect("a session");
     assert!(id.ends_with(".tomcat2"), "{id}");

@@ -243,7 +243,7 @@ impl Room {
         });
         let children = format!("/proc/{0}/task/{0}/children", holder.id());
         let within = wait_for_some("somebody is in it", SOON, || fs::read_to_string(&children).ok().filter(|pid| !pid.trim().is_empty()));
-        let room = Room { within: within.trim().to_owned(), root: room.join("root"), scratch, _holder: holder };
+        let room = Room { within: within.trim().to_owned(), root: room.join("machine"), scratch, _holder: holder };
         // A container forbids services to be started and stopped; this is no container.
         room.shell("rm -f /usr/bin/systemctl /usr/sbin/policy-rc.d && touch /systemctl.log");
         room.write("/usr/bin/systemctl", SYSTEMCTL);
@@ -280,12 +280,12 @@ impl Room {
 /// A read-only floor, this machine, and above it what is written there. The stub of a running systemd is a folder.
 const OPEN: &str = "\
 mount -t tmpfs tmpfs @room
-mkdir @room/written @room/work @room/root
-mount -t overlay overlay -o lowerdir=/,upperdir=@room/written,workdir=@room/work @room/root
-mount -t proc proc @room/root/proc
-mount --rbind /dev @room/root/dev
-mount -t tmpfs tmpfs @room/root/run
-mkdir -p @room/root/run/systemd/system
+mkdir @room/written @room/work @room/machine
+mount -t overlay overlay -o lowerdir=/,upperdir=@room/written,workdir=@room/work @room/machine
+mount -t proc proc @room/machine/proc
+mount --rbind /dev @room/machine/dev
+mount -t tmpfs tmpfs @room/machine/run
+mkdir -p @room/machine/run/systemd/system
 touch @room/../open
 exec sleep infinity
 ";
