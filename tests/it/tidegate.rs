@@ -81,9 +81,8 @@ impl Tidegate {
     /// The same from a path of its own ([`Tidegate::program`]), where another program can be put: for upgrades.
     pub fn start_replaceable(yaml: &str) -> Tidegate {
         REPLACEABLE.set(true);
-        let mut started = Tidegate::start(yaml);
+        let started = Tidegate::start(yaml);
         REPLACEABLE.set(false);
-        started.process.has_heirs();
         started
     }
 
@@ -407,7 +406,8 @@ pub fn binary() -> PathBuf {
 
 fn launch(scratch: &Scratch, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
     let own = scratch.path().join("tidegate");
-    let mut command = Command::new(if own.is_symlink() { own } else { binary() });
+    let replaceable = own.is_symlink();
+    let mut command = Command::new(if replaceable { own } else { binary() });
     command
         .args(["run", "-c"])
         .arg(scratch.path().join("tidegate.yaml"))
@@ -416,7 +416,11 @@ fn launch(scratch: &Scratch, arguments: &[&str], environment: &[(&str, &str)]) -
         .current_dir(scratch.path())
         .env("RUST_LOG", "info")
         .env("RUST_BACKTRACE", "1");
-    Process::start("tidegate", command, &scratch.path().join("tidegate.log"))
+    let mut process = Process::start("tidegate", command, &scratch.path().join("tidegate.log"));
+    if replaceable {
+        process.has_heirs();
+    }
+    process
 }
 
 fn whole_config(scratch: &Scratch, yaml: &str, port: u16, admin_port: u16) -> String {
