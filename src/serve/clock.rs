@@ -38,7 +38,8 @@ impl Clock {
     }
 }
 
-fn monotonic() -> Duration {
+/// Time since some moment in the past, a few milliseconds behind.
+pub fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))

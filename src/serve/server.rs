@@ -183,6 +183,7 @@ impl Server {
         let connectors = prober.connectors();
         let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
         let under_way = Arc::clone(&gateway.under_way);
+        workers.spawn(Arc::clone(&gateway.lines).sweep());
         // Pingora keeps its own timers in a tree until they are due, cancelled or not: with a timeout of a minute on every request
         // that is thousands of entries, and searching them costs more than tokio's wheel.
         set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));

@@ -23,7 +23,7 @@ use crate::model::view::{App, Release};
 use crate::model::visit::{PinChange, Visit};
 use crate::serve::clock::Clock;
 use crate::serve::open_tunnels::TunnelEntry;
-use crate::serve::transport::Tunnel;
+use crate::serve::transport::{Line, Tunnel};
 
 /// Backends that one exchange tries to reach before it gives up; each is a connect that failed.
 const TRIED_MAX: usize = 8;
@@ -60,6 +60,8 @@ pub struct Exchange {
     /// The path as the backend knows it, where that differs.
     pub(super) mapped: Option<Box<[u8]>>,
     pub(super) max_body: Option<u64>,
+    /// The present attempt's way to its backend; `None` where Pingora keeps the connection.
+    pub(super) line: Option<Arc<Line>>,
     pub(super) tunnel: Option<Tunnel>,
     /// Among the open tunnels, once the backend has agreed.
     pub(super) tunnel_entry: Option<TunnelEntry>,
@@ -199,6 +201,7 @@ impl Exchange {
             ignored: false,
             mapped: None,
             max_body: None,
+            line: None,
             tunnel: None,
             tunnel_entry: None,
             pin_change: PinChange::AsDue,

@@ -45,7 +45,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use super::access_log::AccessLog;
 use super::control::Control;
 use super::probe::Prober;
-use super::transport::Stop;
+use super::transport::{Lines, Stop};
 use crate::model::reason::Reason;
 
 pub use client::TrustedProxies;
@@ -67,13 +67,16 @@ pub struct Gateway {
     pub access_log: Option<AccessLog>,
     /// Exchanges under way, waiting ones included.
     pub under_way: Arc<AtomicUsize>,
+    /// Connections to backends.
+    pub lines: Arc<Lines>,
     queues: Queues,
 }
 
 impl Gateway {
     /// A gateway that has served nobody yet.
     pub fn new(control: Arc<Control>, prober: Arc<Prober>, trusted: TrustedProxies, stop: Stop, access_log: Option<AccessLog>) -> Gateway {
-        Gateway { control, prober, trusted, stop, access_log, under_way: Arc::default(), queues: Queues::default() }
+        let (under_way, lines, queues) = (Arc::default(), Lines::new(), Queues::default());
+        Gateway { control, prober, trusted, stop, access_log, under_way, lines, queues }
     }
 }
 
@@ -119,7 +122,7 @@ impl ProxyHttp for Gateway {
         if std::mem::take(&mut exchange.pause) {
             Box::pin(Patience::of(session).pause(session)).await?;
         }
-        peer::build(session, exchange)
+        peer::build(&self.lines, session, exchange)
     }
 
     fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, exchange: &mut Box<Exchange>, e: Box<Error>) -> Box<Error> {
@@ -190,6 +193,9 @@ impl ProxyHttp for Gateway {
         if interim {
             return Ok(());
         }
+        if let Some(line) = &exchange.line {
+            line.head_passed(&session.req_header().method, response);
+        }
         self.hear_session_news(session, response, exchange)?;
         exchange.tally();
         if self.access_log.is_some() {
@@ -206,15 +212,18 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// Ends an event stream that was closed, at its next event. Most end before: this is for HTTP/2, whose streams share a connection
+    /// Tells the connection when the answer is whole, and ends an event stream that was closed, at its next event. Most end before: this is for HTTP/2, whose streams share a connection
     /// that must not be cut.
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
         _: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         exchange: &mut Box<Exchange>,
     ) -> Result<Option<Duration>> {
+        if end && let Some(line) = &exchange.line {
+            line.answered();
+        }
         match &exchange.tunnel_entry {
             Some(entry) if exchange.tunnel.is_none() && entry.is_closed() => {
                 // As if the client had gone, which is how one over HTTP/1 ends.
@@ -235,10 +244,16 @@ impl ProxyHttp for Gateway {
         &self,
         _: &HttpPeer,
         session: &mut Session,
-        e: Box<Error>,
+        mut e: Box<Error>,
         exchange: &mut Box<Exchange>,
-        client_reused: bool,
+        mut client_reused: bool,
     ) -> Box<Error> {
+        if let Some(line) = &exchange.line {
+            client_reused = line.was_kept();
+            if line.is_overdue() && e.etype() == &ErrorType::ReadError {
+                e.etype = ErrorType::ReadTimedout;
+            }
+        }
         if std::mem::take(&mut exchange.replaying) {
             // Decided where the answer was heard.
             return e;

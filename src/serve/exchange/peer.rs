@@ -17,12 +17,12 @@ use crate::model::health::ConnectFailure;
 use crate::model::routes::under;
 use crate::model::settings::Protocol;
 use crate::model::view::App;
-use crate::serve::transport::Tunnel;
+use crate::serve::transport::{LineTimes, Lines, Place, Tunnel};
 
 /// Streams on one HTTP/2 connection to a backend: what Tomcat and nginx allow by default, halved.
 const H2_STREAMS: usize = 64;
 
-pub(super) fn build(session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+pub(super) fn build(lines: &Arc<Lines>, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
     let upgrade = is_websocket(session);
     let (Some(claim), Some(app)) = (&exchange.claim, &exchange.app) else {
         return Error::e_explain(ErrorType::InternalError, "no backend was claimed");
@@ -38,13 +38,22 @@ pub(super) fn build(session: &mut Session, exchange: &mut Exchange) -> Result<Bo
     let timeouts = &app.settings.timeouts;
     let streaming = upgrade || is_streaming_path(app, session);
     let mut options = PeerOptions::new();
-    options.connection_timeout = Some(timeouts.connect);
-    options.total_connection_timeout = Some(timeouts.connect);
-    options.read_timeout = Some(if streaming { timeouts.tunnel } else { timeouts.read });
+    let read = if streaming { timeouts.tunnel } else { timeouts.read };
     options.write_timeout = Some(timeouts.write);
-    options.idle_timeout = Some(timeouts.idle);
     let mut group_key = backend.live.pool_generation();
-    (exchange.tunnel, exchange.tunnel_entry) = (None, None);
+    (exchange.line, exchange.tunnel, exchange.tunnel_entry) = (None, None, None);
+    if backend.spec.protocol == Protocol::Http1 && backend.spec.tls.is_none() && !upgrade {
+        // It keeps the other times itself.
+        let place = Place { address, generation: group_key };
+        let line = lines.line(place, LineTimes { connect: timeouts.connect, read, idle: timeouts.idle });
+        options.custom_l4 = Some(line.clone());
+        exchange.line = Some(line);
+    } else {
+        options.connection_timeout = Some(timeouts.connect);
+        options.total_connection_timeout = Some(timeouts.connect);
+        options.read_timeout = Some(read);
+        options.idle_timeout = Some(timeouts.idle);
+    }
     if backend.spec.protocol == Protocol::Http2 && !upgrade {
         options.alpn = ALPN::H2;
         options.max_h2_streams = H2_STREAMS;

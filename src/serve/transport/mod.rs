@@ -14,6 +14,7 @@
 //! | `head` | the deadline for a request head |
 //! | `parked` | HTTP/1, request after request |
 //! | `http2` | HTTP/2 streams |
+//! | `line` | connections to backends, kept between exchanges |
 //! | `tunnel` | upgraded connections: whole at birth, closable from outside |
 //! | `stop` | the phases of a stop, and the counts that end it |
 
@@ -21,6 +22,7 @@ mod accept;
 mod certificates;
 mod head;
 mod http2;
+mod line;
 mod listener;
 mod parked;
 mod sock;
@@ -40,6 +42,7 @@ use tokio::runtime::Handle;
 use listener::OpenListener;
 
 pub use certificates::{CertificateError, CertificateFacts, TlsSpec};
+pub use line::{Line, LineTimes, Lines, Place};
 pub use listener::{BoundListener, ListenError, ListenerHandle, ListenerSpec, PreparedCertificates};
 pub use sock::Sock;
 pub use stop::{Stop, StopTimes, Stopped};

@@ -158,20 +158,25 @@ impl fmt::Debug for Connector {
 #[async_trait]
 impl L4Connect for Connector {
     async fn connect(&self, address: &SocketAddr) -> Result<L4Stream> {
-        let Some(inet) = address.as_inet() else {
-            return Error::e_explain(ErrorType::ConnectError, "tunnels are for TCP backends");
-        };
-        let connecting = TcpStream::connect(inet);
-        let connected = match self.timeout {
-            Some(limit) => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-            None => connecting.await,
-        };
-        let tcp = connected.map_err(|e| {
-            let kind = connect_error(&e);
-            Error::because(kind, format!("connecting to {address}"), e)
-        })?;
+        let tcp = connect(address, self.timeout).await?;
         Ok(L4Stream::from(VirtualSocketStream::new(Box::new(Guarded { tcp, held: true, gate: self.gate.clone() }))))
     }
+}
+
+/// A connection to a backend.
+pub(super) async fn connect(address: &SocketAddr, timeout: Option<Duration>) -> Result<TcpStream> {
+    let Some(inet) = address.as_inet() else {
+        return Error::e_explain(ErrorType::ConnectError, "backends have TCP addresses");
+    };
+    let connecting = TcpStream::connect(inet);
+    let connected = match timeout {
+        Some(limit) => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        None => connecting.await,
+    };
+    connected.map_err(|e| {
+        let kind = connect_error(&e);
+        Error::because(kind, format!("connecting to {address}"), e)
+    })
 }
 
 /// The same kinds as Pingora's own connector, so that the glue judges both alike.
@@ -252,7 +257,7 @@ impl VirtualSocket for Guarded {
     }
 }
 
-fn keep_alive(tcp: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
+pub(super) fn keep_alive(tcp: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
     sockopt::set_socket_keepalive(tcp, true)?;
     sockopt::set_tcp_keepidle(tcp, keepalive.idle)?;
     sockopt::set_tcp_keepintvl(tcp, keepalive.interval)?;

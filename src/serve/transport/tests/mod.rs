@@ -4,6 +4,7 @@
 
 mod http1;
 mod http2;
+mod lines;
 mod stopping;
 mod tls;
 mod tunnels;
@@ -28,9 +29,16 @@ use super::*;
 /// Nothing here takes so long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Kept connections without a deadline that a test would meet.
+const TIMES: LineTimes = LineTimes { connect: PATIENCE, read: PATIENCE, idle: PATIENCE };
+
 /// Passes everything on to one backend.
 struct Passing {
     backend: SocketAddr,
+    lines: Arc<Lines>,
+    times: LineTimes,
+    /// Of the last exchange.
+    line: Arc<Mutex<Option<Arc<Line>>>>,
     stop: Stop,
     exchanges: Arc<AtomicUsize>,
     tunnels: Arc<Mutex<Vec<TunnelHandle>>>,
@@ -38,6 +46,7 @@ struct Passing {
 
 struct Ctx {
     exchanges: Arc<AtomicUsize>,
+    line: Option<Arc<Line>>,
     tunnel: Option<Tunnel>,
 }
 
@@ -53,7 +62,7 @@ impl ProxyHttp for Passing {
 
     fn new_ctx(&self) -> Ctx {
         self.exchanges.fetch_add(1, Ordering::SeqCst);
-        Ctx { exchanges: self.exchanges.clone(), tunnel: None }
+        Ctx { exchanges: self.exchanges.clone(), line: None, tunnel: None }
     }
 
     async fn request_filter(&self, exchange: &mut Exchange, _: &mut Ctx) -> pingora_core::Result<bool> {
@@ -76,6 +85,11 @@ impl ProxyHttp for Passing {
             assert!(client.is_some_and(|client| tunnel.join(client)));
             self.tunnels.lock().unwrap().push(tunnel.handle());
             ctx.tunnel = Some(tunnel);
+        } else {
+            let line = self.lines.line(Place { address: self.backend, generation: 0 }, self.times);
+            peer.options.custom_l4 = Some(line.clone());
+            *self.line.lock().unwrap() = Some(line.clone());
+            ctx.line = Some(line);
         }
         Ok(Box::new(peer))
     }
@@ -117,6 +131,33 @@ impl ProxyHttp for Passing {
         Ok(())
     }
 
+    async fn upstream_response_filter(
+        &self,
+        exchange: &mut Exchange,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> pingora_core::Result<()> {
+        if let Some(line) = &ctx.line
+            && !response.status.is_informational()
+        {
+            line.head_passed(&exchange.req_header().method, response);
+        }
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Exchange,
+        _: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> pingora_core::Result<Option<Duration>> {
+        if let (true, Some(line)) = (end, &ctx.line) {
+            line.answered();
+        }
+        Ok(None)
+    }
+
     async fn response_filter(&self, exchange: &mut Exchange, response: &mut ResponseHeader, _: &mut Ctx) -> pingora_core::Result<()> {
         if self.stop.draining() && !response.status.is_informational() {
             exchange.set_keepalive(None);
@@ -132,6 +173,9 @@ struct Stage {
     stop: Stop,
     exchanges: Arc<AtomicUsize>,
     tunnels: Arc<Mutex<Vec<TunnelHandle>>>,
+    lines: Arc<Lines>,
+    /// Of the last exchange.
+    line: Arc<Mutex<Option<Arc<Line>>>>,
     /// A path per request that has reached the backend.
     arrivals: mpsc::UnboundedReceiver<String>,
     backend: Backend,
@@ -144,10 +188,29 @@ impl Stage {
 
     async fn with(options: TransportOptions, tls: Option<TlsSpec>) -> Stage {
         let (backend, arrivals) = Backend::start().await;
+        Stage::before(backend, arrivals, options, tls, (Lines::new(), TIMES))
+    }
+
+    fn before(
+        backend: Backend,
+        arrivals: mpsc::UnboundedReceiver<String>,
+        options: TransportOptions,
+        tls: Option<TlsSpec>,
+        (lines, times): (Arc<Lines>, LineTimes),
+    ) -> Stage {
         let stop = Stop::new();
         let exchanges = Arc::new(AtomicUsize::new(0));
         let tunnels = Arc::default();
-        let proxy = Passing { backend: backend.address, stop: stop.clone(), exchanges: exchanges.clone(), tunnels: Arc::clone(&tunnels) };
+        let line = Arc::default();
+        let proxy = Passing {
+            backend: backend.address,
+            lines: Arc::clone(&lines),
+            times,
+            line: Arc::clone(&line),
+            stop: stop.clone(),
+            exchanges: exchanges.clone(),
+            tunnels: Arc::clone(&tunnels),
+        };
         let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), proxy));
         let spec = ListenerSpec { address: "127.0.0.1:0".parse().unwrap(), tls };
         let listener = BoundListener::bind(&spec).unwrap();
@@ -155,7 +218,7 @@ impl Stage {
         let runtime = Handle::current();
         let handles = serve(&runtime, vec![listener], proxy, options, stop.clone());
         let handle = handles.unwrap().remove(0);
-        Stage { address, handle, stop, exchanges, tunnels, arrivals, backend }
+        Stage { address, handle, stop, exchanges, tunnels, lines, line, arrivals, backend }
     }
 
     async fn connect(&self) -> TcpStream {

@@ -1,0 +1,352 @@
+//! Connections to backends over plain HTTP/1, kept from one exchange to the next.
+//!
+//! Pingora keeps connections too, but starts a task for each at the end of every exchange, asks the kernel for its peer before
+//! the next one, and makes two timers per exchange: a tenth of the CPU of a request. Here a connection waits in a list, the last
+//! one first out, with one timer for its whole life. Pingora still decides *whether* a connection may be used again; it tells by
+//! what it does then, see [`LineSocket::poll_read`].
+//!
+//! Not for TLS or HTTP/2, whose state lives above the socket: Pingora keeps those.
+
+use std::fmt;
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode};
+use pingora_core::connectors::L4Connect;
+use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
+use pingora_core::protocols::l4::stream::Stream as L4Stream;
+use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, interval, sleep_until};
+
+use super::tunnel::{connect, keep_alive};
+use crate::serve::clock::monotonic;
+
+/// Idle connections to all backends together: what is given back beyond is closed.
+const MOST_KEPT: usize = 4096;
+
+/// Keeps the threads that serve different backends apart.
+const SHARDS: usize = 16;
+
+/// How often connections are looked for that idled for too long or that their backend has closed.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The connections that wait for their next exchange.
+pub struct Lines {
+    shards: Vec<Mutex<HashTable<Stack>>>,
+    hasher: DefaultHashBuilder,
+    kept: AtomicUsize,
+    most: usize,
+}
+
+/// Where a connection leads: an address, and which life of the process there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The backend's.
+    pub address: SocketAddr,
+    /// Connections of another generation are not used again.
+    pub generation: u64,
+}
+
+/// How long a connection may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineTimes {
+    /// While it is made.
+    pub connect: Duration,
+    /// While an exchange waits for a byte.
+    pub read: Duration,
+    /// Between two exchanges.
+    pub idle: Duration,
+}
+
+/// Those of one place, the last one given back at the end.
+struct Stack {
+    place: Place,
+    kept: Vec<Kept>,
+}
+
+struct Kept {
+    core: Core,
+    /// By the coarse clock.
+    until: Duration,
+}
+
+/// What lives as long as the connection.
+struct Core {
+    tcp: TcpStream,
+    /// Moved only when it goes off or a nearer end is needed: setting a timer costs more than reading a clock.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Lines {
+    /// None yet.
+    pub fn new() -> Arc<Lines> {
+        Lines::with_most(MOST_KEPT)
+    }
+
+    pub(super) fn with_most(most: usize) -> Arc<Lines> {
+        let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
+        Arc::new(Lines { shards, hasher: DefaultHashBuilder::default(), kept: AtomicUsize::new(0), most })
+    }
+
+    /// One attempt to reach a backend. Make a new one for every attempt.
+    pub fn line(self: &Arc<Lines>, place: Place, times: LineTimes) -> Arc<Line> {
+        let (kept_before, answered, overdue) = Default::default();
+        Arc::new_cyclic(|this| Line { this: this.clone(), lines: Arc::clone(self), place, times, kept_before, answered, overdue })
+    }
+
+    /// Closes for ever what has idled for too long, and what backends have closed.
+    pub async fn sweep(self: Arc<Lines>) {
+        let mut tick = interval(SWEEP);
+        loop {
+            tick.tick().await;
+            self.close_old(monotonic());
+        }
+    }
+
+    /// How many wait.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    fn close_old(&self, now: Duration) {
+        for shard in &self.shards {
+            // Closed when the lock is free again.
+            let mut closed = Vec::new();
+            let mut stacks = lock(shard);
+            stacks.retain(|stack| {
+                closed.extend(stack.kept.extract_if(.., |kept| kept.until <= now || !kept.core.is_quiet()));
+                !stack.kept.is_empty()
+            });
+            drop(stacks);
+            self.kept.fetch_sub(closed.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self, place: Place) -> Option<Core> {
+        let now = monotonic();
+        let (hash, shard) = self.shard(place)?;
+        loop {
+            let kept = lock(shard).find_mut(hash, |stack| stack.place == place).and_then(|stack| stack.kept.pop())?;
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+            if kept.until > now && kept.core.is_quiet() {
+                return Some(kept.core);
+            }
+        }
+    }
+
+    fn give_back(&self, place: Place, core: Core, idle: Duration) {
+        if self.kept.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let kept = Kept { core, until: monotonic().saturating_add(idle) };
+        let Some((hash, shard)) = self.shard(place) else { return };
+        let mut stacks = lock(shard);
+        let hasher = |stack: &Stack| self.hasher.hash_one(stack.place);
+        let stack = stacks.entry(hash, |stack| stack.place == place, hasher);
+        stack.or_insert_with(|| Stack { place, kept: Vec::new() }).into_mut().kept.push(kept);
+    }
+
+    fn shard(&self, place: Place) -> Option<(u64, &Mutex<HashTable<Stack>>)> {
+        let hash = self.hasher.hash_one(place);
+        // Other bits than the table's.
+        Some((hash, self.shards.get((hash >> 40) as usize % SHARDS)?))
+    }
+}
+
+fn lock(shard: &Mutex<HashTable<Stack>>) -> MutexGuard<'_, HashTable<Stack>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    /// Whether it is open, and nothing has come unasked. No system call while the kernel has reported nothing.
+    fn is_quiet(&self) -> bool {
+        matches!(self.tcp.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// One attempt to reach a backend, and what became of its connection.
+pub struct Line {
+    this: Weak<Line>,
+    lines: Arc<Lines>,
+    place: Place,
+    times: LineTimes,
+    kept_before: AtomicBool,
+    answered: AtomicBool,
+    overdue: AtomicBool,
+}
+
+impl Line {
+    /// Whether its connection had served another exchange: its end may then have come before the request.
+    pub fn was_kept(&self) -> bool {
+        self.kept_before.load(Ordering::Relaxed)
+    }
+
+    /// Whether the backend was silent for too long.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// To be called with the head of the final answer: no hook of Pingora's tells whether it ends there (RFC 9112 §6.3).
+    pub fn head_passed(&self, request: &Method, answer: &ResponseHeader) {
+        let ends = *request == Method::HEAD
+            || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || answer.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        if ends {
+            self.answered();
+        }
+    }
+
+    /// To be called when the last byte of the answer has passed the proxy's filters. Until then the connection is not kept.
+    pub fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("place", &self.place).field("times", &self.times).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl L4Connect for Line {
+    async fn connect(&self, address: &PeerAddress) -> Result<L4Stream> {
+        let Some(line) = self.this.upgrade() else {
+            return Error::e_explain(ErrorType::InternalError, "a line that nobody holds");
+        };
+        let core = match self.lines.take(self.place) {
+            Some(core) => {
+                self.kept_before.store(true, Ordering::Relaxed);
+                core
+            }
+            None => {
+                let tcp = connect(address, Some(self.times.connect)).await?;
+                Core { tcp, alarm: Box::pin(sleep_until(end(Instant::now(), self.times.read))) }
+            }
+        };
+        let socket = LineSocket { core: Some(core), line, silent_since: None };
+        Ok(L4Stream::from(VirtualSocketStream::new(Box::new(socket))))
+    }
+}
+
+/// The connection as Pingora sees it during one exchange.
+struct LineSocket {
+    /// `None` once given back.
+    core: Option<Core>,
+    line: Arc<Line>,
+    /// When an exchange began to wait for a byte.
+    silent_since: Option<Instant>,
+}
+
+impl LineSocket {
+    /// Fails once the exchange has waited for too long.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(core) = &mut self.core else { return Poll::Ready(Ok(())) };
+        let end = end(*self.silent_since.get_or_insert_with(Instant::now), self.line.times.read);
+        if core.alarm.deadline() > end {
+            core.alarm.as_mut().reset(end);
+        }
+        while core.alarm.as_mut().poll(cx).is_ready() {
+            if core.alarm.deadline() >= end {
+                self.line.overdue.store(true, Ordering::Relaxed);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the backend was silent for too long")));
+            }
+            core.alarm.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
+}
+
+/// A timeout without end is one of a year.
+fn end(since: Instant, span: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    since + span.min(YEAR)
+}
+
+/// What is asked of a connection that was given back.
+fn given_back() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl AsyncRead for LineSocket {
+    /// After the last byte of an answer Pingora reads nothing more. If it finds the connection good for another exchange (the body
+    /// is complete, nothing followed it, nobody said `close`), it makes sure that no byte waits, by reading one. That is when the
+    /// connection goes back to the list; Pingora is told that it has ended, and forgets it. Any other connection it shuts down or
+    /// drops, and it closes.
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(core) = &mut this.core else { return Poll::Ready(Ok(())) };
+        if let Poll::Ready(done) = Pin::new(&mut core.tcp).poll_read(cx, buf) {
+            this.silent_since = None;
+            return Poll::Ready(done);
+        }
+        if buf.remaining() == 1 && this.line.answered.load(Ordering::Relaxed) {
+            if let Some(core) = this.core.take() {
+                this.line.lines.give_back(this.line.place, core, this.line.times.idle);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_overdue(cx)
+    }
+}
+
+impl AsyncWrite for LineSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let Some(core) = &mut this.core else { return Poll::Ready(Err(given_back())) };
+        // Who sends waits for nothing yet: the patience for the answer begins with the last piece of the request.
+        this.silent_since = None;
+        Pin::new(&mut core.tcp).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().core {
+            Some(core) => Pin::new(&mut core.tcp).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().core {
+            Some(core) => Pin::new(&mut core.tcp).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl VirtualSocket for LineSocket {
+    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
+        let Some(core) = &self.core else { return Err(given_back()) };
+        match option {
+            // Set once, when it was made.
+            VirtualSockOpt::NoDelay if self.line.was_kept() => Ok(()),
+            VirtualSockOpt::NoDelay => core.tcp.set_nodelay(true),
+            VirtualSockOpt::KeepAlive(options) => keep_alive(&core.tcp, &options),
+            other => {
+                log::debug!("socket option not applied to a connection to {}: {other:?}", self.line.place.address);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LineSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LineSocket").field("line", &self.line).finish_non_exhaustive()
+    }
+}
