@@ -1,16 +1,29 @@
 //! The few readings of octet strings that std has no stable function for. Header values and paths are octets, not
-//! text: nothing here assumes UTF-8.
+//! text: nothing here assumes UTF-8. Each request's cookies pass through here more than once, hence `memchr`.
+
+use memchr::{memchr, memrchr};
+
+/// The pieces between one `octet` and the next, as `<[u8]>::split` gives them.
+pub fn split(text: &[u8], octet: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let Some((piece, more)) = split_once(text, octet) else { return Some(text) };
+        rest = Some(more);
+        Some(piece)
+    })
+}
 
 /// What stands before and after the first `octet`.
 pub fn split_once(text: &[u8], octet: u8) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|&o| o == octet)?;
+    let at = memchr(octet, text)?;
     let (before, rest) = text.split_at_checked(at)?;
     Some((before, rest.get(1..)?))
 }
 
 /// What stands before and after the last `octet`.
 pub fn rsplit_once(text: &[u8], octet: u8) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().rposition(|&o| o == octet)?;
+    let at = memrchr(octet, text)?;
     let (before, rest) = text.split_at_checked(at)?;
     Some((before, rest.get(1..)?))
 }

@@ -45,5 +45,7 @@ impl<'a> Deref for Candidates<'a> {
 
 /// Whether `id` can identify a session: not empty, not huge, without control characters.
 pub fn usable(id: &[u8]) -> bool {
-    (1..=MAX_ID_BYTES).contains(&id.len()) && !id.iter().any(u8::is_ascii_control)
+    // To the end without a branch, so that it is done in vectors.
+    let controls = || id.iter().fold(false, |any, octet| any | octet.is_ascii_control());
+    (1..=MAX_ID_BYTES).contains(&id.len()) && !controls()
 }

@@ -3,7 +3,7 @@
 
 use super::cookie_pair::{pair, split_at_value};
 use super::pin_cookie::PIN_COOKIE_PREFIX;
-use crate::model::octets::{split_before, split_once};
+use crate::model::octets::{split, split_before, split_once};
 
 /// What to change.
 pub struct CookieEdit<'e> {
@@ -110,7 +110,7 @@ fn is_in(name: &[u8], names: &[String]) -> bool {
 }
 
 fn parts(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    field.split(|&octet| octet == b';')
+    split(field, b';')
 }
 
 #[cfg(test)]

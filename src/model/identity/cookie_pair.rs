@@ -1,12 +1,12 @@
 //! Takes a `Cookie` field apart (RFC 6265 §4.2.1, read as leniently as servers do). A semicolon always ends a pair,
 //! also between quotation marks: browsers and Tomcat agree on that.
 
-use crate::model::octets::{split_once, unquoted};
+use crate::model::octets::{split, split_once, unquoted};
 
 /// Names and values of the cookies in one field. Parts without `=` have no name and are skipped; values lose the
 /// blanks and the pair of quotation marks around them.
 pub fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    field.split(|&octet| octet == b';').filter_map(pair)
+    split(field, b';').filter_map(pair)
 }
 
 /// Name and value of one part.

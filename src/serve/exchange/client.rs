@@ -1,12 +1,13 @@
 //! Who asks: the address, scheme and host, as seen or as told by a trusted proxy.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{HOST, HeaderValue};
 use ipnet::IpNet;
+use memchr::{memchr, memrchr};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -86,16 +87,30 @@ impl Client {
         let mut text = [0; 48];
         let mut rest = text.as_mut_slice();
         let written = match self.peer {
-            IpAddr::V4(v4) => {
-                let [a, b, c, d] = v4.octets();
-                write!(rest, "{a}.{b}.{c}.{d}")
-            }
+            IpAddr::V4(v4) => write_v4(v4, &mut rest),
             IpAddr::V6(v6) => write!(rest, "{v6}"),
         };
         let left = rest.len();
         let length = written.map_or(0, |()| text.len() - left);
         HeaderValue::from_bytes(text.get(..length).unwrap_or_default()).unwrap_or(HeaderValue::from_static("unknown"))
     }
+}
+
+/// As `Display` would: its machinery costs every request ten times as much.
+fn write_v4(address: Ipv4Addr, text: &mut &mut [u8]) -> io::Result<()> {
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        let significant = if octet >= 100 {
+            0
+        } else if octet >= 10 {
+            1
+        } else {
+            2
+        };
+        text.write_all(if place > 0 { b"." } else { b"" })?;
+        text.write_all(digits.get(significant..).unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 /// The rightmost address of X-Forwarded-For that is not one of our own proxies: everything left of it may be invented.
@@ -139,9 +154,26 @@ pub(super) fn host(session: &Session) -> Option<&str> {
         Some(authority) => authority,
         None => request.headers.get(HOST)?.to_str().ok()?,
     };
-    let authority = authority.rsplit('@').next().unwrap_or(authority);
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next();
+    let authority = memrchr(b'@', authority.as_bytes()).and_then(|at| authority.get(at + 1..)).unwrap_or(authority);
+    let (host, end) = match authority.strip_prefix('[') {
+        Some(literal) => (literal, b']'),
+        None => (authority, b':'),
+    };
+    memchr(end, host.as_bytes()).map_or(Some(host), |end| host.get(..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_everybody_writes_it() {
+        for octet in 0..=255 {
+            let address = Ipv4Addr::new(octet, 255 - octet, octet / 3, octet);
+            let client = Client { peer: address.into(), ..Client::default() };
+            assert_eq!(client.peer_text(), address.to_string());
+        }
+        let v6: std::net::Ipv6Addr = "2001:db8::7".parse().expect("an address");
+        assert_eq!(Client { peer: v6.into(), ..Client::default() }.peer_text(), "2001:db8::7");
     }
-    authority.split(':').next()
 }
