@@ -8,9 +8,11 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use tidegate::model::admission::Admission;
 use tidegate::model::change::loaded;
 use tidegate::model::decide::{Decision, PinClaim, Question, decide};
 use tidegate::model::facts::Facts;
+use tidegate::model::gate::InFlight;
 use tidegate::model::identity::PinAttributes;
 use tidegate::model::ledger::Attention;
 use tidegate::model::pin::Pin;
@@ -33,6 +35,7 @@ fn main() {
     for balance in [Balance::LeastSessions, Balance::LeastConnections, Balance::RoundRobin, Balance::RandomTwo, Balance::Consistent] {
         row(&format!("new client, {balance:?}"), "backends", BACKENDS, |&backends| {
             let view = view(backends, balance);
+            let _under_way = busy(&view.apps[0]);
             measure(|turn| new_client(&view.apps[0], turn))
         });
     }
@@ -88,6 +91,12 @@ fn view(backends: usize, balance: Balance) -> View {
     loaded(vec![app], NOW)
 }
 
+/// One to three exchanges under way at each backend: an idle one would end every search for the least busy.
+fn busy(app: &App) -> Vec<InFlight> {
+    let backends = app.open.backends().iter().enumerate();
+    backends.flat_map(|(n, b)| (0..1 + n % 3).map(|_| b.live.gate.claim(Admission::Everyone, None).expect("it is open"))).collect()
+}
+
 fn mixed(turn: u64) -> u64 {
     tidegate::model::balance::mix(turn)
 }
@@ -120,13 +129,15 @@ fn pinned_client(backends: usize, sessions: u64) -> f64 {
         app.ledger.enter(key, Attention::Foreground, NOW);
         app.ledger.leave(key, NOW);
     }
-    // Cookies of some thousand clients, made beforehand; more would measure their own cache misses.
-    let cookies: Vec<String> = (0..4096u64)
-        .map(|n| {
-            let n = mixed(n) % sessions;
+    // More pins than the thread remembers, at every number of sessions: else only that memory would be measured. Clients of few
+    // sessions have several pins each, as after some minutes of clicks.
+    let cookies: Vec<String> = (0..16_384u64)
+        .map(|turn| {
+            let n = mixed(turn) % sessions;
             let backend = format!("a{}", slot(n));
             let binding = app.keyring.binding(id(n).as_bytes());
-            let pin = Pin { release: "v1", backend: &backend, binding, issued: NOW, seen: NOW, attributes: PinAttributes::OVER_TLS };
+            let seen = NOW - Duration::from_secs(turn / sessions);
+            let pin = Pin { release: "v1", backend: &backend, binding, issued: NOW, seen, attributes: PinAttributes::OVER_TLS };
             format!("theme=dark; JSESSIONID={}; tidegate_shop={}", id(n), app.keyring.sign("shop", &pin))
         })
         .collect();

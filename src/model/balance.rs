@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::admission::Admission;
 use super::backend::Backend;
+use super::gate::Gate;
 use super::settings::Balance;
 use super::time::Time;
 
@@ -22,20 +23,35 @@ use self::ring::Ring;
 /// Draws that may hit a closed backend before all are looked at one by one. With three quarters closed, eight draws miss
 /// one time in ten; the look at all of them is then the right price.
 const DRAWS: u64 = 8;
-/// Backends that `least_connections` compares; up to this many it is exact.
-const COMPARED: usize = 64;
+/// Backends that `least_connections` compares; up to this many it is exact. Among so many there is nearly always one from the least
+/// busy tenth of all, and looking at more costs every new client more than it gains.
+const COMPARED: usize = 16;
 
 /// The backends among which new clients are spread, prepared when a snapshot is made.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     backends: Vec<Arc<Backend>>,
+    /// Beside each backend what a choice asks first, so that it need not be fetched from there.
+    seats: Vec<Seat>,
     /// `cumulative[i]` is the sum of the weights of backends 0..=i.
     cumulative: Vec<u64>,
+    /// Where in `cumulative` to begin for each equal share of the total, one share per backend: about one step from there finds a
+    /// unit of weight, however many backends there are (Chen and Asau's guide table).
+    guide: Vec<u32>,
+    /// The greatest weight.
+    heaviest: u32,
     /// Coprime to the total weight, about its golden section: walking by it visits each unit of weight once per round,
     /// well mixed, which is a weighted round robin without a schedule.
     stride: u64,
     /// Empty unless the app balances consistently.
     ring: Ring,
+}
+
+#[derive(Clone, Debug)]
+struct Seat {
+    gate: Arc<Gate>,
+    slot: u32,
+    weight: u32,
 }
 
 /// Chance and place of one choice; arguments, so that a choice can be repeated.
@@ -60,7 +76,7 @@ impl Pool {
     pub fn new(backends: impl IntoIterator<Item = Arc<Backend>>, balance: Balance) -> Pool {
         let backends: Vec<_> = backends.into_iter().filter(|b| b.spec.weight > 0).collect();
         let mut total = 0;
-        let cumulative = backends
+        let cumulative: Vec<u64> = backends
             .iter()
             .map(|b| {
                 total += u64::from(b.spec.weight);
@@ -68,7 +84,10 @@ impl Pool {
             })
             .collect();
         let ring = if balance == Balance::Consistent { Ring::new(&backends) } else { Ring::default() };
-        Pool { stride: stride(total), backends, cumulative, ring }
+        let seat = |b: &Arc<Backend>| Seat { gate: Arc::clone(&b.live.gate), slot: b.slot, weight: b.spec.weight };
+        let seats = backends.iter().map(seat).collect();
+        let heaviest = backends.iter().map(|b| b.spec.weight).max().unwrap_or(0);
+        Pool { stride: stride(total), guide: guide(&cumulative, total), heaviest, seats, backends, cumulative, ring }
     }
 
     /// All backends of the pool.
@@ -109,27 +128,40 @@ impl Pool {
         after.iter().chain(before).find(|b| b.admission() >= need && !draw.tried.contains(&b.slot) && suits(b))
     }
 
-    fn at(&self, unit: u64) -> Option<&Arc<Backend>> {
-        self.backends.get(self.cumulative.partition_point(|&sum| sum <= unit))
+    /// The index of the backend to which a unit of weight belongs.
+    fn at(&self, unit: u64) -> Option<usize> {
+        let share = unit * self.guide.len() as u64 / self.total().max(1);
+        let from = *self.guide.get(share as usize)? as usize;
+        let steps = self.cumulative.get(from..)?.iter().position(|&sum| sum > unit)?;
+        Some(from + steps)
     }
 
-    fn open(backend: &Backend, draw: &Draw<'_>, dice: u64) -> bool {
-        if backend.admission() < Admission::Everyone || draw.tried.contains(&backend.slot) {
-            return false;
+    /// The backend of this index, if it takes a new client.
+    fn open(&self, index: usize, draw: &Draw<'_>, dice: u64) -> Option<&Arc<Backend>> {
+        let seat = self.seats.get(index)?;
+        let closed = seat.gate.admission() < Admission::Everyone || draw.tried.contains(&seat.slot);
+        if closed || !is_warm(self.warmth(index, draw), dice) {
+            return None;
         }
-        let warmth = backend.live.warmth(draw.slow_start, draw.now);
-        warmth >= 1.0 || ((mix(dice ^ 0x5157) >> 11) as f64) < warmth * (1u64 << 53) as f64
+        self.backends.get(index)
+    }
+
+    fn warmth(&self, index: usize, draw: &Draw<'_>) -> f64 {
+        if draw.slow_start.is_zero() {
+            return 1.0;
+        }
+        self.backends.get(index).map_or(1.0, |backend| backend.live.warmth(draw.slow_start, draw.now))
     }
 
     fn in_turn(&self, draw: &Draw<'_>) -> Option<&Arc<Backend>> {
-        let total = self.total();
+        // Weights are small: the product of two sums of them fits.
+        let total = self.total().max(1);
         for round in 0..DRAWS {
             let turn = draw.turns.fetch_add(1, Ordering::Relaxed);
-            let unit = (u128::from(turn) * u128::from(self.stride) % u128::from(total.max(1))) as u64;
-            if let Some(backend) = self.at(unit)
-                && Pool::open(backend, draw, mix(draw.dice.wrapping_add(round)))
-            {
-                return Some(backend);
+            let unit = turn % total * self.stride % total;
+            let open = self.at(unit).and_then(|index| self.open(index, draw, mix(draw.dice.wrapping_add(round))));
+            if open.is_some() {
+                return open;
             }
         }
         self.any(Admission::Everyone, draw, |_| true)
@@ -139,10 +171,9 @@ impl Pool {
         let total = self.total().max(1);
         for round in 0..DRAWS {
             let dice = mix(draw.dice ^ (salt << 32) ^ (round + 1));
-            if let Some(backend) = self.at(dice % total)
-                && Pool::open(backend, draw, dice)
-            {
-                return Some(backend);
+            let open = self.at(dice % total).and_then(|index| self.open(index, draw, dice));
+            if open.is_some() {
+                return open;
             }
         }
         self.any(Admission::Everyone, draw, |_| true)
@@ -151,14 +182,28 @@ impl Pool {
     fn least_connections(&self, draw: &Draw<'_>) -> Option<&Arc<Backend>> {
         let count = self.backends.len();
         let start = usize::try_from(mix(draw.dice) % (count as u64)).unwrap_or_default();
-        // A stride coprime to the count would spread the sample better; neighbours do, since order carries no meaning.
-        let sample = (0..count.min(COMPARED)).filter_map(|i| self.backends.get((start + i) % count));
-        let open = sample.filter(|b| Pool::open(b, draw, mix(draw.dice ^ u64::from(b.slot))));
-        let score = |b: &Backend| {
-            let share = f64::from(b.spec.weight) * b.live.warmth(draw.slow_start, draw.now);
-            (f64::from(b.live.gate.in_flight()) + 1.0) / share
-        };
-        open.min_by(|a, b| score(a).total_cmp(&score(b))).or_else(|| self.any(Admission::Everyone, draw, |_| true))
+        let mut best = None;
+        // Neighbours are as good a sample as any, since order carries no meaning.
+        for index in (start..count).chain(0..start).take(COMPARED) {
+            let Some(seat) = self.seats.get(index) else { break };
+            let reading = seat.gate.read();
+            if reading.admission() < Admission::Everyone || draw.tried.contains(&seat.slot) {
+                continue;
+            }
+            let warmth = self.warmth(index, draw);
+            if !is_warm(warmth, mix(draw.dice ^ u64::from(seat.slot))) {
+                continue;
+            }
+            if reading.in_flight == 0 && warmth >= 1.0 && seat.weight == self.heaviest {
+                // Nobody can be less busy.
+                return self.backends.get(index);
+            }
+            let score = (f64::from(reading.in_flight) + 1.0) / (f64::from(seat.weight) * warmth);
+            if best.is_none_or(|(least, _)| score < least) {
+                best = Some((score, index));
+            }
+        }
+        best.and_then(|(_, index)| self.backends.get(index)).or_else(|| self.any(Admission::Everyone, draw, |_| true))
     }
 
     fn consistent(&self, draw: &Draw<'_>) -> Option<&Arc<Backend>> {
@@ -175,6 +220,25 @@ impl Pool {
         let place = Draw { dice: draw.client, ..*draw };
         self.any(Admission::Everyone, &place, |_| true)
     }
+}
+
+/// Whether a backend that takes this share of its weight takes this one.
+fn is_warm(warmth: f64, dice: u64) -> bool {
+    warmth >= 1.0 || ((mix(dice ^ 0x5157) >> 11) as f64) < warmth * (1u64 << 53) as f64
+}
+
+/// For each equal share of the total the first backend that reaches into it.
+fn guide(cumulative: &[u64], total: u64) -> Vec<u32> {
+    let shares = cumulative.len() as u64;
+    let mut first = 0;
+    (0..shares)
+        .map(|share| {
+            while cumulative.get(first).is_some_and(|&sum| sum <= share * total / shares) {
+                first += 1;
+            }
+            first as u32
+        })
+        .collect()
 }
 
 /// The one with less load per weight; the first when equal.

@@ -109,6 +109,33 @@ fn every_kind_gives_each_backend_its_weighted_share() {
 }
 
 #[test]
+fn each_unit_of_weight_belongs_to_its_backend() {
+    for drawn in ["a1", "a1*5", "a1 a2 a3", "a1*256 a2 a3 a4 a5", "a1 a2 a3 a4 a5*256", "a1*2 a2*200 a3 a4*7 a5 a6 a7*90 a8*3 a9"] {
+        let pool = Pool::new(backends(drawn), Balance::RoundRobin);
+        for unit in 0..pool.total() {
+            let expected = pool.cumulative.iter().position(|&sum| sum > unit).expect("within the total");
+            assert_eq!(pool.at(unit), Some(expected), "{drawn}: {unit}");
+        }
+        assert!(pool.at(pool.total()).is_none());
+    }
+}
+
+#[test]
+fn the_least_busy_of_sixteen_is_always_found() {
+    let names = (b'a'..=b'p').map(|letter| char::from(letter).to_string() + "1").collect::<Vec<_>>().join(" ");
+    let all = backends(&names);
+    assert_eq!(all.len(), COMPARED);
+    let _busy: Vec<_> = all.iter().flat_map(|b| [(); 2].map(|()| b.live.gate.claim(Admission::Everyone, None))).collect();
+    let pool = Pool::new(all.iter().cloned(), Balance::LeastConnections);
+    for quiet in &all {
+        let others = all.iter().filter(|b| b.slot != quiet.slot);
+        let _busier: Vec<_> = others.map(|b| b.live.gate.claim(Admission::Everyone, None)).collect();
+        let shares = Crowd::new(8).come(&pool, Balance::LeastConnections, 1);
+        assert_eq!(shares.keys().collect::<Vec<_>>(), [&quiet.spec.name]);
+    }
+}
+
+#[test]
 fn closed_and_tried_backends_are_never_chosen() {
     for balance in KINDS {
         let all = backends("a1 a2 a3 a4 a5 a6");
