@@ -139,10 +139,10 @@ fn verify(app: &App, identity: &Identity<'_>) -> (Option<KnownPin>, Option<PinRe
     (best, fault)
 }
 
-fn by_cookie(app: &App, pin: &VerifiedPin, chosen: Option<Candidate<'_>>) -> PinClaim {
-    let bound = match (pin.binding, chosen.map(|c| c.id)) {
+fn by_cookie(app: &App, pin: &KnownPin, chosen: Option<Candidate<'_>>) -> PinClaim {
+    let bound = match (pin.binding, chosen) {
         (None, _) => false,
-        (Some(_), Some(id)) if app.keyring.is_bound(pin, id) => true,
+        (Some(_), Some(Candidate { id, key, .. })) if pin.is_bound_to(key, |pin| app.keyring.is_bound(pin, id)) => true,
         // Bound to a session that this request does not carry: once a session exists, such a pin is none.
         (Some(_), _) => return PinClaim::None,
     };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::identity::{PinAttributes, SameSite};
+use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 use crate::model::xorshift::Xorshift;
 
@@ -255,5 +256,18 @@ fn what_is_remembered_of_a_pin_is_for_its_app_and_keys_alone() {
         for _ in 0..2 {
             assert_eq!(ring.recall("shop", value.as_bytes()).expect("our own pin").backend(), name);
         }
+    }
+}
+
+#[test]
+fn that_a_pin_is_bound_is_remembered_of_its_session_alone() {
+    let ring = ring(&[OLD]);
+    let value = ring.sign("shop", &pin(ring.binding(b"session")));
+    let [mine, other] = [SessionKey([1; 16]), SessionKey([2; 16])];
+    for _ in 0..2 {
+        let pin = ring.recall("shop", value.as_bytes()).expect("our own pin");
+        assert!(!pin.is_bound_to(other, |pin| ring.is_bound(pin, b"another")));
+        assert!(pin.is_bound_to(mine, |pin| ring.is_bound(pin, b"session")));
+        assert!(pin.is_bound_to(mine, |_| unreachable!("it was asked before")));
     }
 }
