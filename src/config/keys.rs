@@ -128,7 +128,7 @@ pub(super) const KEYS: &[Key] = &[
     key("apps.*.timeouts.connect", Default("1s"), "To connect, TLS included."),
     key("apps.*.timeouts.read", Default("60s"), "Between two reads."),
     key("apps.*.timeouts.write", Default("60s"), "Between two writes."),
-    key("apps.*.timeouts.idle", Default("55s"), "Of an idle kept connection; stay below the backend's own keep-alive timeout."),
+    key("apps.*.timeouts.idle", Default("55s"), "Of an idle kept connection; stay below the backend's own keep-alive timeout. One that is announced (`Keep-Alive: timeout=5`) is heeded, without TLS."),
     key("apps.*.timeouts.tunnel", Default("1h"), "Silence on a WebSocket or a streaming path."),
     key("apps.*.streaming_paths", Default("[]"), "Beginnings of paths (server-sent events, long polls) with timeouts.tunnel in place of timeouts.read."),
     key("apps.*.slow_start", Default("0s"), "A recovered backend's share of new sessions grows to its weight over this time."),

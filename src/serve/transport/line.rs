@@ -13,14 +13,14 @@ use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HeaderName};
 use http::{Method, StatusCode};
 use pingora_core::connectors::L4Connect;
 use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
@@ -33,6 +33,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, interval, sleep_until};
 
 use super::tunnel::{connect, keep_alive};
+use crate::model::octets::{split, split_once};
 use crate::serve::clock::monotonic;
 
 /// Idle connections to all backends together: what is given back beyond is closed.
@@ -43,6 +44,11 @@ const SHARDS: usize = 16;
 
 /// How often connections are looked for that idled for too long or that their backend has closed.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How much earlier than its backend a kept connection is given up.
+const CROSSING: Duration = Duration::from_secs(1);
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The connections that wait for their next exchange.
 pub struct Lines {
@@ -105,7 +111,16 @@ impl Lines {
     /// One attempt to reach a backend. Make a new one for every attempt.
     pub fn line(self: &Arc<Lines>, place: Place, times: LineTimes) -> Arc<Line> {
         let (kept_before, answered, overdue) = Default::default();
-        Arc::new_cyclic(|this| Line { this: this.clone(), lines: Arc::clone(self), place, times, kept_before, answered, overdue })
+        Arc::new_cyclic(|this| Line {
+            this: this.clone(),
+            lines: Arc::clone(self),
+            place,
+            times,
+            kept_before,
+            answered,
+            overdue,
+            offered: AtomicU32::new(u32::MAX),
+        })
     }
 
     /// Closes for ever what has idled for too long, and what backends have closed.
@@ -188,6 +203,8 @@ pub struct Line {
     kept_before: AtomicBool,
     answered: AtomicBool,
     overdue: AtomicBool,
+    /// Seconds for which the backend has said that it keeps the connection.
+    offered: AtomicU32,
 }
 
 impl Line {
@@ -201,7 +218,8 @@ impl Line {
         self.overdue.load(Ordering::Relaxed)
     }
 
-    /// To be called with the head of the final answer: no hook of Pingora's tells whether it ends there (RFC 9112 §6.3).
+    /// To be called with the head of the final answer: no hook of Pingora's tells whether it ends there (RFC 9112 §6.3), nor for how
+    /// long the backend keeps the connection (`Keep-Alive: timeout=5`, as Node says).
     pub fn head_passed(&self, request: &Method, answer: &ResponseHeader) {
         let ends = *request == Method::HEAD
             || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -209,6 +227,17 @@ impl Line {
         if ends {
             self.answered();
         }
+        let offer = answer.headers.get(KEEP_ALIVE).and_then(|value| offered(value.as_bytes()));
+        if let Some(seconds) = offer {
+            self.offered.store(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the connection may wait for its next exchange. Shorter than the backend keeps it, for a request that crosses the
+    /// backend's end on its way is lost: a POST is never sent again.
+    fn idle(&self) -> Duration {
+        let offered = self.offered.load(Ordering::Relaxed);
+        self.times.idle.min(Duration::from_secs(offered.into()).saturating_sub(CROSSING))
     }
 
     /// To be called when the last byte of the answer has passed the proxy's filters. Until then the connection is not kept.
@@ -272,6 +301,16 @@ impl LineSocket {
     }
 }
 
+/// The seconds of `timeout=5, max=100`.
+fn offered(value: &[u8]) -> Option<u32> {
+    let parameter = |part: &[u8]| {
+        let (name, seconds) = split_once(part, b'=')?;
+        let seconds = std::str::from_utf8(seconds.trim_ascii()).ok()?.parse().ok();
+        seconds.filter(|_| name.trim_ascii().eq_ignore_ascii_case(b"timeout"))
+    };
+    split(value, b',').find_map(parameter)
+}
+
 /// A timeout without end is one of a year.
 fn end(since: Instant, span: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -297,7 +336,7 @@ impl AsyncRead for LineSocket {
         }
         if buf.remaining() == 1 && this.line.answered.load(Ordering::Relaxed) {
             if let Some(core) = this.core.take() {
-                this.line.lines.give_back(this.line.place, core, this.line.times.idle);
+                this.line.lines.give_back(this.line.place, core, this.line.idle());
             }
             return Poll::Ready(Ok(()));
         }
@@ -348,5 +387,23 @@ impl VirtualSocket for LineSocket {
 impl fmt::Debug for LineSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LineSocket").field("line", &self.line).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_is_read_as_leniently_as_it_is_made() {
+        let check = |value: &str, expected| assert_eq!(offered(value.as_bytes()), expected, "{value}");
+        check("timeout=20", Some(20));
+        check("timeout=5, max=100", Some(5));
+        check("max=100,Timeout = 5 ", Some(5));
+        check("timeout=0", Some(0));
+        for nothing in ["", "max=100", "timeout", "timeout=", "timeout=soon", "timeout=-1", "timeout=1.5", "timeout=4294967296", "\u{fc}=1"]
+        {
+            check(nothing, None);
+        }
     }
 }

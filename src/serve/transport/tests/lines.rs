@@ -5,7 +5,7 @@ use super::super::line::Lines;
 use super::*;
 
 /// What the client's path stands for: `/NAME` is answered with the octets of that name.
-const ANSWERS: [(&str, &str); 12] = [
+const ANSWERS: [(&str, &str); 14] = [
     ("/counted", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     ("/chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
     ("/empty", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
@@ -18,6 +18,8 @@ const ANSWERS: [(&str, &str); 12] = [
     ("/beyond", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"),
     ("/beyond-chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
     ("/beyond-nothing", "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"),
+    ("/offered", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=20, max=9\r\nContent-Length: 2\r\n\r\nok"),
+    ("/brief", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok"),
     ("/endless", "HTTP/1.1 200 OK\r\n\r\nok"),
 ];
 
@@ -134,7 +136,7 @@ async fn a_connection_is_kept_exactly_when_its_answer_was_whole_and_nothing_foll
         assert!(next.starts_with("HTTP/1.1 200 ") && next.ends_with("\r\n\r\nok"), "after {method} {path}: {next:?}");
         assert_eq!(scene.connections(), if kept { 1 } else { 2 }, "{method} {path}");
     };
-    for path in ["/counted", "/chunked", "/empty", "/nothing", "/unchanged", "/hinted"] {
+    for path in ["/counted", "/chunked", "/empty", "/nothing", "/unchanged", "/hinted", "/offered"] {
         check("GET", path, true).await;
     }
     check("HEAD", "/empty", true).await;
@@ -193,6 +195,12 @@ async fn a_connection_that_idled_for_too_long_is_closed_and_one_too_many_is_not_
     assert_eq!(scene.connections(), 2, "too old before any sweep came by");
     tokio::spawn(Arc::clone(&scene.stage.lines).sweep());
     until("the sweep has closed the second", || scene.stage.lines.kept() == 0).await;
+
+    let mut scene = Scene::new(Lines::new(), TIMES).await;
+    for _ in 0..3 {
+        scene.ask("GET", "/brief").await;
+    }
+    assert_eq!(scene.connections(), 3, "the backend keeps them for too short a time");
 
     let mut scene = Scene::new(Lines::with_most(0), TIMES).await;
     for _ in 0..3 {
