@@ -23,9 +23,11 @@ use self::ring::Ring;
 /// Draws that may hit a closed backend before all are looked at one by one. With three quarters closed, eight draws miss
 /// one time in ten; the look at all of them is then the right price.
 const DRAWS: u64 = 8;
-/// Backends that `least_connections` compares; up to this many it is exact. Among so many there is nearly always one from the least
-/// busy tenth of all, and looking at more costs every new client more than it gains.
+/// Open backends that `least_connections` compares; up to this many it is exact. Among so many there is nearly always one from the
+/// least busy tenth of all, and looking at more costs every new client more than it gains.
 const COMPARED: usize = 16;
+/// Backends that it looks at to find those; with three quarters closed it still finds them all.
+const LOOKED_AT: usize = 4 * COMPARED;
 
 /// The backends among which new clients are spread, prepared when a snapshot is made.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,8 @@ pub struct Pool {
     guide: Vec<u32>,
     /// The greatest weight.
     heaviest: u32,
+    /// As `stride`, for the number of backends: those of one release or one host, which may be closed together, are neighbours.
+    step: usize,
     /// Coprime to the total weight, about its golden section: walking by it visits each unit of weight once per round,
     /// well mixed, which is a weighted round robin without a schedule.
     stride: u64,
@@ -87,7 +91,8 @@ impl Pool {
         let seat = |b: &Arc<Backend>| Seat { gate: Arc::clone(&b.live.gate), slot: b.slot, weight: b.spec.weight };
         let seats = backends.iter().map(seat).collect();
         let heaviest = backends.iter().map(|b| b.spec.weight).max().unwrap_or(0);
-        Pool { stride: stride(total), guide: guide(&cumulative, total), heaviest, seats, backends, cumulative, ring }
+        let step = stride(backends.len() as u64) as usize;
+        Pool { stride: stride(total), step, guide: guide(&cumulative, total), heaviest, seats, backends, cumulative, ring }
     }
 
     /// All backends of the pool.
@@ -181,10 +186,11 @@ impl Pool {
 
     fn least_connections(&self, draw: &Draw<'_>) -> Option<&Arc<Backend>> {
         let count = self.backends.len();
-        let start = usize::try_from(mix(draw.dice) % (count as u64)).unwrap_or_default();
-        let mut best = None;
-        // Neighbours are as good a sample as any, since order carries no meaning.
-        for index in (start..count).chain(0..start).take(COMPARED) {
+        let mut next = usize::try_from(mix(draw.dice) % (count as u64)).unwrap_or_default();
+        let (mut best, mut compared) = (None, 0);
+        for _ in 0..count.min(LOOKED_AT) {
+            let index = next;
+            next = (next + self.step) % count;
             let Some(seat) = self.seats.get(index) else { break };
             let reading = seat.gate.read();
             if reading.admission() < Admission::Everyone || draw.tried.contains(&seat.slot) {
@@ -201,6 +207,10 @@ impl Pool {
             let score = (f64::from(reading.in_flight) + 1.0) / (f64::from(seat.weight) * warmth);
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, index));
+            }
+            compared += 1;
+            if compared == COMPARED {
+                break;
             }
         }
         best.and_then(|(_, index)| self.backends.get(index)).or_else(|| self.any(Admission::Everyone, draw, |_| true))

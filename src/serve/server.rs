@@ -29,7 +29,7 @@ use super::reload::{AppliedFile, Reloader, watch};
 use super::remembered::{AppliedText, Scribe};
 use super::secrets::SecretError;
 use super::state::StateError;
-use super::transport::{self, BoundListener, ListenError, ListenerSpec, Stop, StopTimes, Stopped, TlsSpec, TransportOptions};
+use super::transport::{self, BoundListener, Lines, ListenError, ListenerSpec, Stop, StopTimes, Stopped, TlsSpec, TransportOptions};
 use super::upgrade::{Predecessor, Program, Progress, Succession};
 use super::webhook;
 use crate::config::Config;
@@ -181,9 +181,10 @@ impl Server {
         };
         workers.block_on(prober.first_round());
         let connectors = prober.connectors();
-        let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), access_log.clone());
+        let lines = Lines::new(config.server.threads);
+        workers.spawn(Arc::clone(&lines).sweep());
+        let gateway = Gateway::new(Arc::clone(&control), prober, trusted, stop.clone(), lines, access_log.clone());
         let under_way = Arc::clone(&gateway.under_way);
-        workers.spawn(Arc::clone(&gateway.lines).sweep());
         // Pingora keeps its own timers in a tree until they are due, cancelled or not: with a timeout of a minute on every request
         // that is thousands of entries, and searching them costs more than tokio's wheel.
         set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));

@@ -136,6 +136,22 @@ fn the_least_busy_of_sixteen_is_always_found() {
 }
 
 #[test]
+fn neighbours_that_are_closed_together_send_nobody_to_one_place() {
+    for count in [50, 100] {
+        let names: Vec<String> = (0..2 * count).map(|n| format!("a{n}")).collect();
+        let all = backends(&names.join(" "));
+        for backend in &all[..count] {
+            backend.live.observe(Health::Down, START);
+        }
+        let pool = Pool::new(all.iter().cloned(), Balance::LeastConnections);
+        let mut crowd = Crowd::new(6);
+        crowd.come(&pool, Balance::LeastConnections, 4 * count);
+        let most = all.iter().map(|b| b.live.gate.in_flight()).max().expect("some");
+        assert!(most <= 6, "{most} at one of {count}, where each might have 4");
+    }
+}
+
+#[test]
 fn closed_and_tried_backends_are_never_chosen() {
     for balance in KINDS {
         let all = backends("a1 a2 a3 a4 a5 a6");

@@ -77,15 +77,15 @@ pub(super) fn known<E>(ring: u64, app: &str, text: &[u8], verify: impl FnOnce() 
             let same = |kept: &Kept| kept.ring == ring && *kept.app == *app && *kept.text == *text;
             way.hash == hash && way.kept.as_deref().is_some_and(same)
         });
-        let place = held.unwrap_or(WAYS - 1);
-        if let Some(ways) = set.get_mut(..=place) {
+        let pin = match held.and_then(|place| set.get(place)?.kept.clone()) {
+            Some(kept) => KnownPin(kept),
+            None => verify_anew(ring, app, text, verify)?,
+        };
+        // Only now: what is no pin moves nobody.
+        if let Some(ways) = set.get_mut(..=held.unwrap_or(WAYS - 1)) {
             ways.rotate_right(1);
         }
         let [first, ..] = set;
-        if let (Some(_), Some(kept)) = (held, &first.kept) {
-            return Ok(KnownPin(Rc::clone(kept)));
-        }
-        let pin = verify_anew(ring, app, text, verify)?;
         *first = Way { hash, kept: Some(Rc::clone(&pin.0)) };
         Ok(pin)
     })

@@ -74,8 +74,15 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that has served nobody yet.
-    pub fn new(control: Arc<Control>, prober: Arc<Prober>, trusted: TrustedProxies, stop: Stop, access_log: Option<AccessLog>) -> Gateway {
-        let (under_way, lines, queues) = (Arc::default(), Lines::new(), Queues::default());
+    pub fn new(
+        control: Arc<Control>,
+        prober: Arc<Prober>,
+        trusted: TrustedProxies,
+        stop: Stop,
+        lines: Arc<Lines>,
+        access_log: Option<AccessLog>,
+    ) -> Gateway {
+        let (under_way, queues) = (Arc::default(), Queues::default());
         Gateway { control, prober, trusted, stop, access_log, under_way, lines, queues }
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn build(lines: &Arc<Lines>, session: &mut Session, exchange: &mut Ex
     let mut options = PeerOptions::new();
     let read = if streaming { timeouts.tunnel } else { timeouts.read };
     options.write_timeout = Some(timeouts.write);
+    options.idle_timeout = Some(timeouts.idle);
     let mut group_key = backend.live.pool_generation();
     (exchange.line, exchange.tunnel, exchange.tunnel_entry) = (None, None, None);
     if backend.spec.protocol == Protocol::Http1 && backend.spec.tls.is_none() && !upgrade {
@@ -52,7 +53,6 @@ pub(super) fn build(lines: &Arc<Lines>, session: &mut Session, exchange: &mut Ex
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
         options.read_timeout = Some(read);
-        options.idle_timeout = Some(timeouts.idle);
     }
     if backend.spec.protocol == Protocol::Http2 && !upgrade {
         options.alpn = ALPN::H2;

@@ -7,6 +7,7 @@
 //!
 //! Not for TLS or HTTP/2, whose state lives above the socket: Pingora keeps those.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::hash::BuildHasher;
@@ -28,6 +29,8 @@ use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, interval, sleep_until};
@@ -36,7 +39,7 @@ use super::tunnel::{connect, keep_alive};
 use crate::model::octets::{split, split_once};
 use crate::serve::clock::monotonic;
 
-/// Idle connections to all backends together: what is given back beyond is closed.
+/// Idle connections to all backends together, for each worker thread. For one more the oldest of its neighbours is closed.
 const MOST_KEPT: usize = 4096;
 
 /// Keeps the threads that serve different backends apart.
@@ -81,7 +84,7 @@ pub struct LineTimes {
 /// Those of one place, the last one given back at the end.
 struct Stack {
     place: Place,
-    kept: Vec<Kept>,
+    kept: VecDeque<Kept>,
 }
 
 struct Kept {
@@ -98,9 +101,9 @@ struct Core {
 }
 
 impl Lines {
-    /// None yet.
-    pub fn new() -> Arc<Lines> {
-        Lines::with_most(MOST_KEPT)
+    /// None yet; for so many worker threads.
+    pub fn new(threads: usize) -> Arc<Lines> {
+        Lines::with_most(threads.max(1).saturating_mul(MOST_KEPT))
     }
 
     pub(super) fn with_most(most: usize) -> Arc<Lines> {
@@ -143,7 +146,12 @@ impl Lines {
             let mut closed = Vec::new();
             let mut stacks = lock(shard);
             stacks.retain(|stack| {
-                closed.extend(stack.kept.extract_if(.., |kept| kept.until <= now || !kept.core.is_quiet()));
+                let is_over = |kept: &Kept| kept.until <= now || !kept.core.seems_quiet();
+                if stack.kept.iter().any(is_over) {
+                    let (over, kept): (VecDeque<_>, VecDeque<_>) = stack.kept.drain(..).partition(is_over);
+                    closed.extend(over);
+                    stack.kept = kept;
+                }
                 !stack.kept.is_empty()
             });
             drop(stacks);
@@ -155,7 +163,7 @@ impl Lines {
         let now = monotonic();
         let (hash, shard) = self.shard(place)?;
         loop {
-            let kept = lock(shard).find_mut(hash, |stack| stack.place == place).and_then(|stack| stack.kept.pop())?;
+            let kept = lock(shard).find_mut(hash, |stack| stack.place == place).and_then(|stack| stack.kept.pop_back())?;
             self.kept.fetch_sub(1, Ordering::Relaxed);
             if kept.until > now && kept.core.is_quiet() {
                 return Some(kept.core);
@@ -163,17 +171,22 @@ impl Lines {
         }
     }
 
-    fn give_back(&self, place: Place, core: Core, idle: Duration) {
-        if self.kept.fetch_add(1, Ordering::Relaxed) >= self.most {
-            self.kept.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let kept = Kept { core, until: monotonic().saturating_add(idle) };
+    fn give_back(&self, place: Place, kept: Kept) {
         let Some((hash, shard)) = self.shard(place) else { return };
-        let mut stacks = lock(shard);
         let hasher = |stack: &Stack| self.hasher.hash_one(stack.place);
+        // Closed when the lock is free again.
+        let mut oldest = None;
+        let mut stacks = lock(shard);
         let stack = stacks.entry(hash, |stack| stack.place == place, hasher);
-        stack.or_insert_with(|| Stack { place, kept: Vec::new() }).into_mut().kept.push(kept);
+        stack.or_insert_with(|| Stack { place, kept: VecDeque::new() }).into_mut().kept.push_back(kept);
+        if self.kept.fetch_add(1, Ordering::Relaxed) >= self.most {
+            // Whoever has most gives up one, so that a burst to one backend leaves room for the others.
+            oldest = stacks.iter_mut().max_by_key(|stack| stack.kept.len()).and_then(|stack| stack.kept.pop_front());
+        }
+        drop(stacks);
+        if oldest.is_some() {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn shard(&self, place: Place) -> Option<(u64, &Mutex<HashTable<Stack>>)> {
@@ -188,9 +201,15 @@ fn lock(shard: &Mutex<HashTable<Stack>>) -> MutexGuard<'_, HashTable<Stack>> {
 }
 
 impl Core {
-    /// Whether it is open, and nothing has come unasked. No system call while the kernel has reported nothing.
-    fn is_quiet(&self) -> bool {
+    /// Whether it is open, and nothing has come unasked, as far as tokio has been told.
+    fn seems_quiet(&self) -> bool {
         matches!(self.tcp.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// The same by the kernel's own word: an end or a late byte of this very moment would cost a POST, or answer the wrong request.
+    fn is_quiet(&self) -> bool {
+        let seen = rustix::net::recv(&self.tcp, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        seen.is_err_and(|e| e == Errno::AGAIN)
     }
 }
 
@@ -223,7 +242,7 @@ impl Line {
     pub fn head_passed(&self, request: &Method, answer: &ResponseHeader) {
         let ends = *request == Method::HEAD
             || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || answer.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+            || answer.headers.get(CONTENT_LENGTH).is_some_and(|length| is_zero(length.as_bytes()));
         if ends {
             self.answered();
         }
@@ -268,7 +287,7 @@ impl L4Connect for Line {
                 Core { tcp, alarm: Box::pin(sleep_until(end(Instant::now(), self.times.read))) }
             }
         };
-        let socket = LineSocket { core: Some(core), line, silent_since: None };
+        let socket = LineSocket { core: Some(core), line, silent_since: None, heard: Duration::ZERO };
         Ok(L4Stream::from(VirtualSocketStream::new(Box::new(socket))))
     }
 }
@@ -280,6 +299,8 @@ struct LineSocket {
     line: Arc<Line>,
     /// When an exchange began to wait for a byte.
     silent_since: Option<Instant>,
+    /// When the backend sent its last byte, by the coarse clock: its patience began then, however slow the client is.
+    heard: Duration,
 }
 
 impl LineSocket {
@@ -299,6 +320,11 @@ impl LineSocket {
         }
         Poll::Pending
     }
+}
+
+/// Whether a length says that there is no body, in any spelling that Pingora takes for one (`0, 0` is a zero said twice).
+fn is_zero(length: &[u8]) -> bool {
+    length.contains(&b'0') && length.iter().all(|octet| b"0, \t".contains(octet))
 }
 
 /// The seconds of `timeout=5, max=100`.
@@ -332,11 +358,13 @@ impl AsyncRead for LineSocket {
         let Some(core) = &mut this.core else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(done) = Pin::new(&mut core.tcp).poll_read(cx, buf) {
             this.silent_since = None;
+            this.heard = monotonic();
             return Poll::Ready(done);
         }
         if buf.remaining() == 1 && this.line.answered.load(Ordering::Relaxed) {
             if let Some(core) = this.core.take() {
-                this.line.lines.give_back(this.line.place, core, this.line.idle());
+                let until = this.heard.saturating_add(this.line.idle());
+                this.line.lines.give_back(this.line.place, Kept { core, until });
             }
             return Poll::Ready(Ok(()));
         }
@@ -393,6 +421,27 @@ impl fmt::Debug for LineSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On one thread, so that nobody listens to the kernel meanwhile.
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_end_or_a_late_byte_is_found_before_anybody_was_told_of_it() {
+        for late in [&b""[..], b"HTTP/1.1 200 OK\r\n\r\n"] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            let tcp = TcpStream::connect(listener.local_addr().expect("it has one")).await.expect("it listens");
+            let (mut backend, _) = listener.accept().expect("it was connected to");
+            let core = Core { tcp, alarm: Box::pin(sleep_until(Instant::now())) };
+            assert!(core.seems_quiet() && core.is_quiet());
+            std::io::Write::write_all(&mut backend, late).expect("the other end is open");
+            drop(backend);
+            assert!(core.seems_quiet(), "tokio has not been told");
+            assert!(!core.is_quiet());
+            let place = Place { address: listener.local_addr().expect("it has one"), generation: 0 };
+            let lines = Lines::new(1);
+            lines.give_back(place, Kept { core, until: Duration::MAX });
+            assert!(lines.take(place).is_none());
+            assert_eq!(lines.kept(), 0);
+        }
+    }
 
     #[test]
     fn an_offer_is_read_as_leniently_as_it_is_made() {

@@ -5,10 +5,12 @@ use super::super::line::Lines;
 use super::*;
 
 /// What the client's path stands for: `/NAME` is answered with the octets of that name.
-const ANSWERS: [(&str, &str); 14] = [
+const ANSWERS: [(&str, &str); 16] = [
     ("/counted", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     ("/chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
     ("/empty", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ("/zeros", "HTTP/1.1 200 OK\r\nContent-Length: 00\r\n\r\n"),
+    ("/twice", "HTTP/1.1 200 OK\r\nContent-Length: 0, 0\r\n\r\n"),
     ("/nothing", "HTTP/1.1 204 No Content\r\n\r\n"),
     ("/unchanged", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"),
     ("/hinted", "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
@@ -127,7 +129,7 @@ async fn answer(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_is_kept_exactly_when_its_answer_was_whole_and_nothing_followed() {
     let check = async |method: &str, path: &str, kept: bool| {
-        let mut scene = Scene::new(Lines::new(), TIMES).await;
+        let mut scene = Scene::new(Lines::new(1), TIMES).await;
         let answer = scene.ask(method, path).await;
         assert!(answer.starts_with("HTTP/1."), "{method} {path}: {answer:?}");
         assert!(!answer.contains("forged"), "{method} {path}: {answer:?}");
@@ -136,14 +138,14 @@ async fn a_connection_is_kept_exactly_when_its_answer_was_whole_and_nothing_foll
         assert!(next.starts_with("HTTP/1.1 200 ") && next.ends_with("\r\n\r\nok"), "after {method} {path}: {next:?}");
         assert_eq!(scene.connections(), if kept { 1 } else { 2 }, "{method} {path}");
     };
-    for path in ["/counted", "/chunked", "/empty", "/nothing", "/unchanged", "/hinted", "/offered"] {
+    for path in ["/counted", "/chunked", "/empty", "/zeros", "/twice", "/nothing", "/unchanged", "/hinted", "/offered"] {
         check("GET", path, true).await;
     }
     check("HEAD", "/empty", true).await;
     for path in ["/closing", "/old", "/beyond", "/beyond-chunks", "/beyond-nothing", "/endless"] {
         check("GET", path, false).await;
     }
-    let mut scene = Scene::new(Lines::new(), TIMES).await;
+    let mut scene = Scene::new(Lines::new(1), TIMES).await;
     for _ in 0..2 {
         let answer = scene.ask("GET", "/late").await;
         assert!(answer.ends_with("\r\n\r\nok!"), "{answer:?}");
@@ -155,7 +157,7 @@ async fn a_connection_is_kept_exactly_when_its_answer_was_whole_and_nothing_foll
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_connection_given_back_is_the_first_one_used() {
-    let mut scene = Scene::new(Lines::new(), TIMES).await;
+    let mut scene = Scene::new(Lines::new(1), TIMES).await;
     let mut client = scene.stage.connect().await;
     client.write_all(b"GET /told HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     scene.stage.arrived("/told").await;
@@ -174,7 +176,7 @@ async fn the_last_connection_given_back_is_the_first_one_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_that_ends_or_speaks_unasked_is_not_used_again() {
     for octets in ["", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"] {
-        let mut scene = Scene::new(Lines::new(), TIMES).await;
+        let mut scene = Scene::new(Lines::new(1), TIMES).await;
         scene.ask("GET", "/counted").await;
         scene.orders.send((0, octets)).unwrap();
         tokio::spawn(Arc::clone(&scene.stage.lines).sweep());
@@ -186,9 +188,9 @@ async fn an_idle_connection_that_ends_or_speaks_unasked_is_not_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_idled_for_too_long_is_closed_and_one_too_many_is_not_kept() {
+async fn a_connection_that_idled_for_too_long_is_closed() {
     let brief = LineTimes { idle: Duration::from_millis(1), ..TIMES };
-    let mut scene = Scene::new(Lines::new(), brief).await;
+    let mut scene = Scene::new(Lines::new(1), brief).await;
     scene.ask("GET", "/counted").await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     scene.ask("GET", "/counted").await;
@@ -196,23 +198,36 @@ async fn a_connection_that_idled_for_too_long_is_closed_and_one_too_many_is_not_
     tokio::spawn(Arc::clone(&scene.stage.lines).sweep());
     until("the sweep has closed the second", || scene.stage.lines.kept() == 0).await;
 
-    let mut scene = Scene::new(Lines::new(), TIMES).await;
+    let mut scene = Scene::new(Lines::new(1), TIMES).await;
     for _ in 0..3 {
         scene.ask("GET", "/brief").await;
     }
     assert_eq!(scene.connections(), 3, "the backend keeps them for too short a time");
+}
 
-    let mut scene = Scene::new(Lines::with_most(0), TIMES).await;
-    for _ in 0..3 {
-        scene.ask("GET", "/counted").await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_too_many_the_oldest_is_closed() {
+    let mut scene = Scene::new(Lines::with_most(1), TIMES).await;
+    let mut client = scene.stage.connect().await;
+    client.write_all(b"GET /told HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    scene.stage.arrived("/told").await;
+    scene.held = 1;
+    assert!(scene.ask("GET", "/number").await.ends_with("\r\n\r\n1"));
+    assert_eq!(scene.stage.lines.kept(), 1);
+    scene.orders.send((0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).unwrap();
+    assert_eq!(read_answer(&mut client).await.body, "ok");
+    scene.held = 0;
+    until("the exchange has ended", || scene.stage.exchanges.load(Ordering::SeqCst) == 0).await;
+    for _ in 0..2 {
+        assert!(scene.ask("GET", "/number").await.ends_with("\r\n\r\n0"), "the one given back last");
     }
-    assert_eq!((scene.connections(), scene.stage.lines.kept()), (3, 0));
+    assert_eq!((scene.connections(), scene.stage.lines.kept()), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_is_overdue_after_its_silence_and_not_after_the_sum_of_its_pauses() {
     let times = LineTimes { read: Duration::from_secs(1), ..TIMES };
-    let mut scene = Scene::new(Lines::new(), times).await;
+    let mut scene = Scene::new(Lines::new(1), times).await;
     for _ in 0..2 {
         // The second time over the connection whose timer was set by the first.
         let answer = scene.ask("GET", "/slow").await;

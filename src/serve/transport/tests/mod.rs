@@ -188,7 +188,7 @@ impl Stage {
 
     async fn with(options: TransportOptions, tls: Option<TlsSpec>) -> Stage {
         let (backend, arrivals) = Backend::start().await;
-        Stage::before(backend, arrivals, options, tls, (Lines::new(), TIMES))
+        Stage::before(backend, arrivals, options, tls, (Lines::new(1), TIMES))
     }
 
     fn before(
