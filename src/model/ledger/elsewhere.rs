@@ -10,6 +10,7 @@ use super::journal::Origin;
 use super::room::Shelf;
 use super::rules::{Clock, Now};
 use super::shard::Shard;
+use super::tables::Place;
 use super::{Ledger, lock};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
@@ -79,8 +80,8 @@ impl Ledger {
         let now = self.clock.now(now);
         let mut shard = self.shard(&key);
         if let Some(i) = shard.lookup(&key, now)
-            && !shard.slab.at(i).is_live()
-            && shard.slab.at(i).exchanges() == 0
+            && !shard.tables.at(i).is_live()
+            && shard.tables.at(i).exchanges() == 0
         {
             shard.as_told(|shard| shard.remove(i));
         }
@@ -107,7 +108,7 @@ impl Ledger {
         };
         let mut shard = self.shard(&from);
         match shard.lookup(&from, now) {
-            Some(i) if shard.slab.at(i).is_live() => {
+            Some(i) if shard.tables.at(i).is_live() => {
                 self.room.set_aliases(aliases.len() + 1);
                 let session = shard.as_told(|shard| shard.take(i));
                 drop(shard);
@@ -117,7 +118,7 @@ impl Ledger {
             None => {
                 drop(shard);
                 // Its new name may be known before the old one: then the old one leads there.
-                let lives = |shard: &mut Shard| shard.lookup(&to, now).is_some_and(|i| shard.slab.at(i).is_live());
+                let lives = |shard: &mut Shard| shard.lookup(&to, now).is_some_and(|i| shard.tables.at(i).is_live());
                 if aliases.find(&from, now).is_none() && lives(&mut self.shard(&to)) {
                     aliases.rename(from, to, 0, now);
                     self.room.set_aliases(aliases.len());
@@ -160,7 +161,7 @@ impl Shard {
         self.place(entry, now);
     }
 
-    fn touch_as_told(&mut self, i: u32, told: &Entry, now: Now) {
+    fn touch_as_told(&mut self, i: Place, told: &Entry, now: Now) {
         self.change(i, now, |entry| {
             entry.touch(told.seen);
             entry.foreground = entry.foreground.max(told.foreground);
@@ -168,8 +169,8 @@ impl Shard {
         });
     }
 
-    fn reconcile(&mut self, i: u32, told: &Entry, now: Now) {
-        let here = *self.slab.at(i);
+    fn reconcile(&mut self, i: Place, told: &Entry, now: Now) {
+        let here = *self.tables.at(i);
         let known = reconciled(&here, told);
         let known = Entry { engaged: self.is_engaged(&known, now), ..here.content(&known) };
         // Totals before gauges, as everywhere.
@@ -198,7 +199,7 @@ impl Shard {
         if known.is_live() && !told.is_live() {
             // Touches in the same bucket were not told: who believes in that end must hear of them.
             self.journal.origin = Origin::Here;
-            self.journal.changed(&mut self.slab, i);
+            self.journal.changed(self.tables.at_mut(i));
         }
     }
 

@@ -1,4 +1,4 @@
-//! One entry of the ledger: what is known of one session id, 80 bytes.
+//! One entry of the ledger: what is known of one session id, 64 bytes.
 //!
 //! Its public faces are [`Found`] and [`Listed`]; the entry itself never leaves its shard's lock.
 
@@ -9,7 +9,6 @@ use super::counts::{EndReason, Gauge};
 use super::journal::Waits;
 use super::room::Shelf;
 use super::rules::Spans;
-use super::slab::NIL;
 
 /// What an entry stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,22 +83,12 @@ pub struct Record {
     pub doubts: u8,
 }
 
-/// Neighbours in an intrusive list of one shard; [`NIL`] at the ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Links {
-    pub prev: u32,
-    pub next: u32,
-}
-
-impl Links {
-    pub const NONE: Links = Links { prev: NIL, next: NIL };
-}
-
-/// `due` of an entry that is in no slot of the wheel.
+/// `due` of an entry that nobody will look at.
 pub(super) const UNARMED: u32 = u32::MAX;
 
-/// All points in time are ticks since the ledger's epoch.
+/// All points in time are ticks since the ledger's epoch. Aligned to a cache line: to read it is to wait for memory once.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(super) struct Entry {
     pub key: SessionKey,
     pub slot: u32,
@@ -115,11 +104,8 @@ pub(super) struct Entry {
     pub open: u32,
     /// Exchanges under way that carry an alias of this id.
     pub borrowed: u32,
-    /// Tick at which the wheel looks at this entry: never later than its next real deadline.
+    /// Tick by which the sweep looks at this entry: never later than its next real deadline.
     pub due: u32,
-    pub timer: Links,
-    /// Place on the shelf from which room is made; unused while on none.
-    pub queue: Links,
     pub standing: Standing,
     /// How often its backend had been in doubt when it last vouched for this session, modulo 256: a session that sits out 255
     /// restarts and meets the next one is taken for vouched for.
@@ -133,8 +119,6 @@ pub(super) struct Entry {
     pub told: bool,
     /// Whether it waits in the journal.
     pub waits: Waits,
-    /// The place is free; nothing else in it is valid.
-    pub vacant: bool,
 }
 
 /// The next thing that time alone does to an entry.
@@ -160,15 +144,12 @@ impl Entry {
             open: 0,
             borrowed: 0,
             due: UNARMED,
-            timer: Links::NONE,
-            queue: Links::NONE,
             standing: Standing::Live { confirmed: false },
             doubts: 0,
             engaged: false,
             unsigned: false,
             told: false,
             waits: Waits::No,
-            vacant: false,
         }
     }
 
@@ -178,10 +159,10 @@ impl Entry {
         *self = self.content(&fresh);
     }
 
-    /// This place, its exchanges under way and its lists, with what is known of the id as `known` has it.
+    /// This name, its exchanges under way and what is to be done about it, with what is known of the id as `known` has it.
     pub fn content(&self, known: &Entry) -> Entry {
-        let Entry { key, open, borrowed, due, timer, queue, waits, .. } = *self;
-        Entry { key, open, borrowed, due, timer, queue, waits, ..*known }
+        let Entry { key, open, borrowed, due, waits, .. } = *self;
+        Entry { key, open, borrowed, due, waits, ..*known }
     }
 
     pub fn is_live(&self) -> bool {
@@ -235,6 +216,15 @@ impl Entry {
         (self.exchanges() == 0).then_some(shelf)
     }
 
+    /// Since when an entry that is on a shelf has been of no use.
+    pub fn shelved_since(&self) -> u32 {
+        match self.standing {
+            Standing::Ended(_) => self.ended,
+            Standing::Candidate => self.seen,
+            Standing::Live { .. } => self.born,
+        }
+    }
+
     /// When time alone changes this entry next, and how. `None` while only an open exchange holds it.
     pub fn next_event(&self, spans: &Spans) -> Option<(u32, Event)> {
         let idle_at = self.seen.saturating_add(spans.idle);
@@ -269,8 +259,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_takes_80_bytes() {
-        assert!(size_of::<Entry>() <= 80, "{}", size_of::<Entry>());
+    fn an_entry_is_one_cache_line() {
+        assert_eq!((size_of::<Entry>(), align_of::<Entry>()), (64, 64));
     }
 
     #[test]

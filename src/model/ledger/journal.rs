@@ -7,13 +7,14 @@
 //! Off until [`Ledger::keep_journal`]. Then a touch is noted only when it falls into another *bucket* of time, a sixteenth of
 //! the idle timeout or less; a hundred requests a second cost one note in a minute or two.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::alias::Aliases;
 use super::entry::{Entry, Record, Standing};
 use super::rules::{Clock, Now, Spans};
 use super::shard::Shard;
-use super::slab::Slab;
+use super::tables::Part;
 use super::{BATCH, Ledger, lock};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
@@ -63,16 +64,17 @@ pub struct Notes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     shard: usize,
-    place: u32,
+    /// `None`: at its first.
+    part: Option<Part>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Note {
-    Changed(u32, Origin),
+    Changed(SessionKey, Origin),
     Removed(SessionKey, Origin),
 }
 
-/// Whether an entry waits in the journal, and as whose news. The place of an entry that is gone may be used again: a clear flag
+/// Whether an entry waits in the journal, and as whose news. The name of an entry that is gone may be used again: a clear flag
 /// is no reason to pass over a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Waits {
@@ -107,7 +109,7 @@ impl Journal {
         self.mask = !0 << spans.bucket_bits();
     }
 
-    pub fn changed(&mut self, slab: &mut Slab, i: u32) {
+    pub fn changed(&mut self, entry: &mut Entry) {
         if !self.is_kept() {
             return;
         }
@@ -115,10 +117,9 @@ impl Journal {
             Origin::There => Waits::There,
             Origin::Here => Waits::Here,
         };
-        let entry = slab.at_mut(i);
         if entry.waits < waits {
             entry.waits = waits;
-            self.push(Note::Changed(i, self.origin));
+            self.push(Note::Changed(entry.key, self.origin));
         }
     }
 
@@ -151,10 +152,11 @@ impl Shard {
         for note in notes {
             match note {
                 Note::Removed(key, origin) => into.push((Noted::Gone(key), origin)),
-                Note::Changed(i, origin) => {
+                Note::Changed(key, origin) => {
                     let clock = self.clock;
-                    let entry = self.slab.at_mut(i);
-                    if !entry.vacant {
+                    // By name: places change. Not settled: a note is no occasion for time to act.
+                    if let Some(i) = self.tables.find(&key) {
+                        let entry = self.tables.at_mut(i);
                         entry.waits = Waits::No;
                         into.push((Noted::Entry(entry.record(clock)), origin));
                     }
@@ -237,16 +239,18 @@ impl Ledger {
         while let Some(shard) = self.shards.get(page.shard) {
             let mut shard = lock(shard);
             let clock = shard.clock;
-            let end = shard.slab.end();
-            let to = end.min(page.place.saturating_add(BATCH as u32));
-            for i in page.place..to {
-                let entry = shard.slab.at_mut(i);
-                if !entry.vacant {
-                    entry.waits = Waits::No;
-                    into.push(entry.record(clock));
-                }
-            }
-            page = if to == end { Page { shard: page.shard + 1, place: 0 } } else { Page { place: to, ..page } };
+            let part = page.part.unwrap_or_else(|| shard.tables.begin());
+            let read = shard.each_in(part, |shard, i| {
+                let entry = shard.tables.at_mut(i);
+                entry.waits = Waits::No;
+                into.push(entry.record(clock));
+                ControlFlow::Continue(())
+            });
+            debug_assert!(read.is_continue(), "a part is read as a whole");
+            page = match part.next() {
+                None => Page { shard: page.shard + 1, part: None },
+                next => Page { part: next, ..page },
+            };
             if into.len() >= most {
                 break;
             }
@@ -272,9 +276,9 @@ impl Ledger {
             return;
         }
         self.visit(|shard, i| {
-            let entry = shard.slab.at(i);
+            let entry = shard.tables.at_mut(i);
             if entry.is_live() && entry.exchanges() > 0 {
-                shard.journal.changed(&mut shard.slab, i);
+                shard.journal.changed(entry);
             }
         });
     }

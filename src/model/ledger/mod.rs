@@ -4,7 +4,7 @@
 //! It holds three kinds of entries (see [`Standing`]), and only live ones are counted. Expiry is evaluated whenever an
 //! entry is looked up; [`Ledger::sweep`] only makes sure that counts fall when nobody looks.
 //!
-//! Locks: a shard's lock is held for one operation on one entry, or for 1024 entries of a sweep or scan; never two
+//! Locks: a shard's lock is held for one operation on one entry, or for up to three thousand of a sweep or scan; never two
 //! shards at once. Aliases have a lock of their own, taken before a shard's and never after, and only by operations on
 //! names that their shard does not know. Renaming holds it throughout, so a name that is missing in its shard while a
 //! session moves is found once the lock is free. (Holding both shards in order instead was rejected: it needs the same
@@ -23,9 +23,9 @@
 //! | `room` | places, counted and bounded across shards |
 //! | `rotation` | an answer to one id sets another |
 //! | `rules` | settings, ticks |
-//! | `shard` | table and transitions behind one lock |
-//! | `slab`, `wheel` | places and timers of entries |
+//! | `shard` | entries and transitions behind one lock |
 //! | `survey` | what looks at many sessions: evictions, losses, lists |
+//! | `table`, `tables` | where entries lie, when each is looked at, and what may be dropped |
 
 mod alias;
 mod counts;
@@ -39,11 +39,11 @@ mod room;
 mod rotation;
 mod rules;
 mod shard;
-mod slab;
 mod survey;
+mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
-mod wheel;
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,13 +60,14 @@ pub use self::rules::Rules;
 use self::rules::{Clock, Now, Spans};
 use self::shard::Shard;
 pub use self::survey::Summary;
+use self::tables::Place;
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 
-/// A power of two. 32 keep two threads apart, and the wheels of an idle app at half a megabyte.
+/// A power of two. 32 keep two threads apart.
 const SHARDS: usize = 32;
 
-/// Entries looked at under one hold of a lock: some 50 µs.
+/// Entries looked at under one hold of a lock, about: some 50 µs.
 const BATCH: usize = 1024;
 
 /// Whether a person is likely to be behind an exchange.
@@ -152,7 +153,9 @@ impl Ledger {
         Ledger::with_shards(SHARDS, rules, Clock::reaching_back_from(now).epoch)
     }
 
+    /// `shards` is a power of two.
     fn with_shards(shards: usize, rules: Rules, epoch: Time) -> Ledger {
+        debug_assert!(shards.is_power_of_two(), "each shard is found by some bits of a key");
         let (room, clock, spare) = (Arc::new(Room::new(&rules)), Clock { epoch }, Arc::default());
         let shard = || Mutex::new(Shard::new(Spans::from(&rules), clock, Arc::clone(&room), Arc::clone(&spare)));
         let shards = std::iter::repeat_with(shard).take(shards).collect();
@@ -184,7 +187,7 @@ impl Ledger {
     pub fn find(&self, key: SessionKey, now: Time) -> Option<Found> {
         let now = self.clock.now(now);
         self.with(key, now, |shard, i, alias| {
-            let entry = shard.slab.at(i);
+            let entry = shard.tables.at(i);
             Found { alias, ..entry.found(self.clock) }
         })
     }
@@ -249,7 +252,7 @@ impl Ledger {
         let now = self.clock.now(now);
         {
             let mut shard = self.shard(&key);
-            if let Some(i) = shard.lookup(&key, now) {
+            if let Some(i) = shard.lookup_new(&key, now) {
                 return shard.born_again(i, slot, scope, now);
             }
             if self.room.aliases() == 0 && self.room.reserve() {
@@ -327,7 +330,7 @@ impl Ledger {
     pub fn vouch(&self, key: SessionKey, slot: u32, doubts: u32, now: Time) {
         let now = self.clock.now(now);
         self.with(key, now, |shard, i, _| {
-            if shard.slab.at(i).slot == slot && shard.counts(slot).doubts() == doubts {
+            if shard.tables.at(i).slot == slot && shard.counts(slot).doubts() == doubts {
                 shard.vouch(i);
             }
         });
@@ -372,8 +375,8 @@ impl Ledger {
         let mut born = Born::New;
         if let Some(name) = aliases.find(&key, now) {
             let mut shard = self.shard(&name);
-            if let Some(i) = shard.lookup(&name, now).filter(|&i| shard.slab.at(i).is_live()) {
-                let from = shard.slab.at(i).slot;
+            if let Some(i) = shard.lookup(&name, now).filter(|&i| shard.tables.at(i).is_live()) {
+                let from = shard.tables.at(i).slot;
                 if from == slot {
                     return shard.born_again(i, slot, scope, now);
                 }
@@ -417,7 +420,7 @@ impl Ledger {
     }
 
     /// Runs `act` on the entry that `key` names, now or formerly (then with `true`).
-    fn with<R>(&self, key: SessionKey, now: Now, act: impl FnOnce(&mut Shard, u32, bool) -> R) -> Option<R> {
+    fn with<R>(&self, key: SessionKey, now: Now, act: impl FnOnce(&mut Shard, Place, bool) -> R) -> Option<R> {
         {
             let mut shard = self.shard(&key);
             if let Some(i) = shard.lookup(&key, now) {
@@ -447,11 +450,11 @@ impl Ledger {
         dropped
     }
 
-    /// Drops the oldest entry of the first shelf that has one, as far as one shard can tell: the one at `start`, else
-    /// the next that has any.
+    /// Drops an entry of the first shelf that has one, roughly its oldest in one shard: the one at `start`, else the next
+    /// that has any.
     fn drop_one(&self, shelves: &[Shelf], start: usize, now: Now) -> bool {
         let order = || self.shards.iter().cycle().skip(start).take(self.shards.len());
-        shelves.iter().any(|&shelf| self.room.shelved(shelf) > 0 && order().any(|shard| lock(shard).drop_oldest(shelf, now)))
+        shelves.iter().any(|&shelf| self.room.shelved(shelf) > 0 && order().any(|shard| lock(shard).drop_old(shelf, now)))
     }
 
     fn overflow(&self, key: &SessionKey, now: Now) {
@@ -466,10 +469,10 @@ impl Ledger {
 
     fn shard_of(&self, key: &SessionKey) -> usize {
         let [.., last] = key.0;
-        usize::from(last) % self.shards.len()
+        usize::from(last) & (self.shards.len() - 1)
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a remainder by the length")]
+    #[expect(clippy::indexing_slicing, reason = "the length is a power of two")]
     fn shard(&self, key: &SessionKey) -> MutexGuard<'_, Shard> {
         lock(&self.shards[self.shard_of(key)])
     }

@@ -13,6 +13,7 @@ use super::counts::{EndReason, LossCause};
 use super::entry::Entry;
 use super::journal::Origin;
 use super::rules::Now;
+use super::tables::Place;
 use super::{Born, Ledger, lock};
 
 /// What an answer to one id that sets another did to the ledger. In every case the new id is recorded, unless `Untracked`.
@@ -74,7 +75,7 @@ impl Ledger {
     ) -> Verdict {
         let mut shard = self.shard(&name);
         let (Some(silent), Some(i)) = (silent, shard.lookup(&name, now)) else { return Verdict::NotLive };
-        let entry = shard.slab.at(i);
+        let entry = shard.tables.at(i);
         if !entry.is_live() {
             return Verdict::NotLive;
         }
@@ -124,8 +125,8 @@ impl Ledger {
                 session.touch(now.stamp);
                 aliases.renamings.note(old, new);
             }
-            let known = shard.lookup(&new, now);
-            let is_here = |i: &u32| shard.slab.at(*i).is_live() && shard.slab.at(*i).slot == session.slot;
+            let known = shard.lookup_new(&new, now);
+            let is_here = |i: &Place| shard.tables.at(*i).is_live() && shard.tables.at(*i).slot == session.slot;
             if let Some(i) = known.filter(is_here) {
                 match origin {
                     Origin::Here => shard.merge(&session, i, now),

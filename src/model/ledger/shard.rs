@@ -1,6 +1,6 @@
-//! A part of the ledger behind one lock: table, entries, wheel, and the queues from which room is made.
+//! A part of the ledger behind one lock: its entries, and how they change.
 //!
-//! Every transition goes through [`Shard::change`], which keeps gauges, queues, cap and timer true. Deadlines are
+//! Every transition goes through [`Shard::change`], which keeps gauges, shelves, cap and timer true. Deadlines are
 //! evaluated whenever an entry is looked up, so an answer never depends on when the sweep came by.
 
 #[cfg(test)]
@@ -8,31 +8,24 @@ pub(super) mod audit;
 mod passage;
 mod shelves;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-
-use hashbrown::HashTable;
 
 use crate::model::forecast::{Harvest, Mark, SHORT_SILENCE};
 use crate::model::session_key::SessionKey;
 use crate::model::time::Time;
 
-use self::shelves::Queue;
 use super::counts::{Counts, EndReason, Gauge, LossCause};
-use super::entry::{Entry, Event, Links, Standing};
+use super::entry::{Entry, Event, Standing};
 use super::journal::{Journal, Waits};
 use super::room::{Room, Shelf};
 use super::rules::{Clock, Now, Spans};
-use super::slab::{NIL, Slab};
-use super::wheel::{Fired, Wheel};
+use super::tables::{Part, Place, Tables};
 use super::{Adopted, Adoption, Attention, Born};
 
 #[derive(Debug)]
 pub(super) struct Shard {
-    index: HashTable<u32>,
-    pub slab: Slab,
-    wheel: Wheel,
-    /// By [`Shelf`], oldest first.
-    queues: [Queue; Shelf::ALL.len()],
+    pub tables: Tables,
     /// By slot.
     counts: Vec<Option<Arc<Counts>>>,
     /// For slots that nobody registered.
@@ -48,10 +41,7 @@ pub(super) struct Shard {
 impl Shard {
     pub fn new(spans: Spans, clock: Clock, room: Arc<Room>, spare: Arc<Counts>) -> Shard {
         Shard {
-            index: HashTable::new(),
-            slab: Slab::new(),
-            wheel: Wheel::new(),
-            queues: [Queue::EMPTY; Shelf::ALL.len()],
+            tables: Tables::new(),
             counts: Vec::new(),
             spare,
             harvest: Harvest::default(),
@@ -80,14 +70,19 @@ impl Shard {
     }
 
     /// The entry named `key`, after whatever time has done to it.
-    pub fn lookup(&mut self, key: &SessionKey, now: Now) -> Option<u32> {
-        let slab = &self.slab;
-        let i = *self.index.find(hash(key), |&i| slab.at(i).key == *key)?;
+    pub fn lookup(&mut self, key: &SessionKey, now: Now) -> Option<Place> {
+        let i = self.tables.find_known(key)?;
+        self.settle(i, now).then_some(i)
+    }
+
+    /// The same where there is probably none.
+    pub fn lookup_new(&mut self, key: &SessionKey, now: Now) -> Option<Place> {
+        let i = self.tables.find(key)?;
         self.settle(i, now).then_some(i)
     }
 
     /// An exchange that carries the id, or an alias of it, begins.
-    pub fn enter(&mut self, i: u32, attention: Attention, by_alias: bool, now: Now) -> bool {
+    pub fn enter(&mut self, i: Place, attention: Attention, by_alias: bool, now: Now) -> bool {
         let engaged_for = self.spans.engaged;
         let open = |entry: &mut Entry| {
             let count = if by_alias { &mut entry.borrowed } else { &mut entry.open };
@@ -99,7 +94,7 @@ impl Shard {
             entry.engaged = entry.foreground.saturating_add(engaged_for) > now.tick;
             entry.standing = Standing::Live { confirmed: true };
         };
-        let entry = self.slab.at_mut(i);
+        let entry = self.tables.at_mut(i);
         if now.stamp.saturating_sub(entry.seen) > SHORT_SILENCE && entry.is_silent() {
             self.harvest.count(Mark::Return, now.stamp - entry.seen);
         }
@@ -113,14 +108,14 @@ impl Shard {
     }
 
     /// That exchange ended.
-    pub fn leave(&mut self, i: u32, by_alias: bool, now: Now) {
+    pub fn leave(&mut self, i: Place, by_alias: bool, now: Now) {
         let close = |entry: &mut Entry| {
             if entry.is_live() {
                 entry.touch(now.stamp);
             }
             entry.close(by_alias);
         };
-        let entry = self.slab.at_mut(i);
+        let entry = self.tables.at_mut(i);
         if entry.standing == (Standing::Live { confirmed: true }) {
             self.briefly(i, close);
         } else {
@@ -130,13 +125,13 @@ impl Shard {
     }
 
     /// Exchanges that were counted by an alias are no longer.
-    pub fn give_back(&mut self, i: u32, open: u32, now: Now) {
+    pub fn give_back(&mut self, i: Place, open: u32, now: Now) {
         self.change(i, now, |entry| entry.borrowed = entry.borrowed.saturating_sub(open));
     }
 
     /// A response set the id of entry `i`.
-    pub fn born_again(&mut self, i: u32, slot: u32, scope: u32, now: Now) -> Born {
-        let entry = self.slab.at_mut(i);
+    pub fn born_again(&mut self, i: Place, slot: u32, scope: u32, now: Now) -> Born {
+        let entry = self.tables.at_mut(i);
         let born = match entry.is_live() {
             true if entry.slot == slot => {
                 self.briefly(i, |entry| {
@@ -185,8 +180,8 @@ impl Shard {
     }
 
     /// A backend honoured the id of entry `i`.
-    pub fn adopt(&mut self, i: u32, slot: u32, proof: Adoption, decided_at: Time, now: Now) -> Adopted {
-        let entry = *self.slab.at(i);
+    pub fn adopt(&mut self, i: Place, slot: u32, proof: Adoption, decided_at: Time, now: Now) -> Adopted {
+        let entry = *self.tables.at(i);
         match entry.standing {
             Standing::Live { .. } => {
                 if entry.slot == slot {
@@ -234,14 +229,14 @@ impl Shard {
             entry.foreground = entry.foreground.max(now.stamp);
             entry.unsigned &= proof == Adoption::Unsigned;
         });
-        let entry = self.slab.at(i);
+        let entry = self.tables.at(i);
         self.harvest.count(Mark::Joined, now.stamp.saturating_sub(entry.start()));
         Adopted::Live
     }
 
     /// The session goes on elsewhere.
-    pub fn relocate(&mut self, i: u32, to_slot: u32, now: Now) -> bool {
-        let entry = self.slab.at(i);
+    pub fn relocate(&mut self, i: Place, to_slot: u32, now: Now) -> bool {
+        let entry = self.tables.at(i);
         if !entry.is_live() || entry.slot == to_slot {
             return false;
         }
@@ -255,8 +250,8 @@ impl Shard {
     }
 
     /// The session is over, by a deletion of this scope or otherwise. True if it was live.
-    pub fn end(&mut self, i: u32, reason: EndReason, cause: Option<LossCause>, scope: u32, now: Now) -> bool {
-        let entry = self.slab.at_mut(i);
+    pub fn end(&mut self, i: Place, reason: EndReason, cause: Option<LossCause>, scope: u32, now: Now) -> bool {
+        let entry = self.tables.at_mut(i);
         if scope != 0 && entry.scope != 0 && scope != entry.scope {
             return false;
         }
@@ -277,8 +272,8 @@ impl Shard {
     }
 
     /// The client of an evicted session is being told.
-    pub fn tell_evicted(&mut self, i: u32, now: Now) {
-        let entry = self.slab.at(i);
+    pub fn tell_evicted(&mut self, i: Place, now: Now) {
+        let entry = self.tables.at(i);
         if entry.standing == Standing::Ended(EndReason::Evicted) && !entry.told {
             self.change(i, now, |entry| {
                 entry.told = true;
@@ -288,18 +283,18 @@ impl Shard {
     }
 
     /// The backend of entry `i` knows it.
-    pub fn vouch(&mut self, i: u32) {
-        let doubts = self.doubts(self.slab.at(i).slot);
-        let entry = self.slab.at_mut(i);
+    pub fn vouch(&mut self, i: Place) {
+        let doubts = self.doubts(self.tables.at(i).slot);
+        let entry = self.tables.at_mut(i);
         if entry.doubts != doubts {
             entry.doubts = doubts;
-            self.journal.changed(&mut self.slab, i);
+            self.journal.changed(self.tables.at_mut(i));
         }
     }
 
     /// Whether its backend may have forgotten entry `i`.
-    pub fn in_doubt(&self, i: u32) -> bool {
-        let entry = self.slab.at(i);
+    pub fn in_doubt(&self, i: Place) -> bool {
+        let entry = self.tables.at(i);
         entry.doubts != self.doubts(entry.slot)
     }
 
@@ -309,8 +304,8 @@ impl Shard {
 
     /// Ends a live session. A loss of an unconfirmed one is none: nobody ever came back with it.
     /// True when a confirmed session ended.
-    pub fn finish(&mut self, i: u32, reason: EndReason, cause: Option<LossCause>, at: u32, now: Now) -> bool {
-        let entry = self.slab.at(i);
+    pub fn finish(&mut self, i: Place, reason: EndReason, cause: Option<LossCause>, at: u32, now: Now) -> bool {
+        let entry = self.tables.at(i);
         let confirmed = entry.standing == Standing::Live { confirmed: true };
         let reason = if !confirmed && cause.is_some() { EndReason::Unconfirmed } else { reason };
         // Totals before gauges: who sees the last session gone also sees why.
@@ -323,7 +318,7 @@ impl Shard {
             let stay = last.saturating_sub(entry.start());
             self.harvest.count(mark, stay);
         }
-        let counts = self.counts(self.slab.at(i).slot);
+        let counts = self.counts(self.tables.at(i).slot);
         counts.count_ended(reason);
         if let (true, Some(cause)) = (confirmed, cause) {
             counts.count_lost(cause);
@@ -337,24 +332,34 @@ impl Shard {
         confirmed
     }
 
-    /// Lets time act on what is due, at most `budget` entries. True when more is due.
+    /// Lets time act on what is due, table by table until `budget` entries were looked at. True when more is due.
     pub fn advance(&mut self, now: Now, mut budget: usize) -> bool {
-        loop {
-            match self.wheel.fire(&mut self.slab, now.tick, &mut budget) {
-                Fired::Entry(i) => {
-                    if self.settle(i, now) {
-                        self.arm(i, now);
-                    }
+        let mut from = 0;
+        while let Some(first) = self.tables.next_due(from, now.tick) {
+            for table in self.tables.fetch_due(first, now.tick) {
+                if budget == 0 {
+                    return true;
                 }
-                Fired::Paused => return true,
-                Fired::Nothing => return false,
+                let mut quarter = 0;
+                while let Some(next) = self.tables.next_due_quarter(table, quarter, now.tick) {
+                    for i in self.tables.disarm(table, next, now.tick) {
+                        if self.settle_due(i, now) {
+                            self.arm(i, now);
+                        }
+                        budget = budget.saturating_sub(1);
+                    }
+                    quarter = next + 1;
+                }
+                self.tables.looked_at(table);
+                from = table + 1;
             }
         }
+        false
     }
 
     /// Arms entry `i` anew: the rules changed, so its deadlines may be nearer than its timer.
-    pub fn rearm(&mut self, i: u32, now: Now) {
-        if self.settle(i, now) {
+    pub fn rearm(&mut self, i: Place, now: Now) {
+        if self.settle_due(i, now) {
             self.arm(i, now);
         }
     }
@@ -368,7 +373,19 @@ impl Shard {
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.index.allocation_size() + self.slab.bytes() + self.wheel.bytes() + self.counts.capacity() * size_of::<usize>()
+        self.tables.bytes() + self.counts.capacity() * size_of::<usize>()
+    }
+
+    /// Runs `act` on the entries of one part.
+    pub fn each_in(&mut self, part: Part, mut act: impl FnMut(&mut Shard, Place) -> ControlFlow<()>) -> ControlFlow<()> {
+        for table in self.tables.tables_of(part) {
+            for group in 0..self.tables.groups(table) {
+                for i in self.tables.taken(table, group) {
+                    act(self, i)?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     pub fn insert(&mut self, entry: Entry, now: Now) {
@@ -378,17 +395,16 @@ impl Shard {
     }
 
     pub fn place(&mut self, entry: Entry, now: Now) {
-        let (key, shelf) = (entry.key, entry.shelf());
-        let i = self.slab.insert(entry);
-        let slab = &self.slab;
-        self.index.insert_unique(hash(&key), i, |&j| hash(&slab.at(j).key));
-        self.enqueue(i, shelf);
+        if let Some(shelf) = entry.shelf() {
+            self.room.put_on(shelf);
+        }
+        let i = self.tables.insert(entry);
         self.arm(i, now);
-        self.journal.changed(&mut self.slab, i);
+        self.journal.changed(self.tables.at_mut(i));
     }
 
     /// Drops an entry that is not live.
-    pub fn remove(&mut self, i: u32) {
+    pub fn remove(&mut self, i: Place) {
         let entry = self.take(i);
         debug_assert!(!entry.is_live(), "what is dropped was counted out");
         self.counts(entry.slot).shift(entry.gauge(), Gauge::Nowhere);
@@ -398,9 +414,16 @@ impl Shard {
         self.room.release();
     }
 
-    /// Lets time act on entry `i`; false when it is gone.
-    pub fn settle(&mut self, i: u32, now: Now) -> bool {
-        while let Some((at, event)) = self.slab.at(i).next_event(&self.spans)
+    /// Lets time act on entry `i`; false when it is gone. Its deadlines are evaluated only when the sweep would look at it, for none
+    /// is nearer.
+    #[inline]
+    pub fn settle(&mut self, i: Place, now: Now) -> bool {
+        self.tables.at(i).due > now.tick || self.settle_due(i, now)
+    }
+
+    /// The same for one that is to be looked at.
+    fn settle_due(&mut self, i: Place, now: Now) -> bool {
+        while let Some((at, event)) = self.tables.at(i).next_event(&self.spans)
             && at <= now.tick
         {
             match event {
@@ -418,15 +441,15 @@ impl Shard {
     }
 
     /// The one way in which an entry changes what it is counted as.
-    pub fn change(&mut self, i: u32, now: Now, alter: impl FnOnce(&mut Entry)) {
-        let entry = self.slab.at_mut(i);
+    pub fn change(&mut self, i: Place, now: Now, alter: impl FnOnce(&mut Entry)) {
+        let entry = self.tables.at_mut(i);
         let (slot, gauge, shelf, unsigned, live) = (entry.slot, entry.gauge(), entry.shelf(), entry.unsigned, entry.is_live());
         alter(entry);
         let (new_slot, new_gauge, new_shelf) = (entry.slot, entry.gauge(), entry.shelf());
         if entry.is_live() && (!live || slot != new_slot) {
             self.vouch(i);
         }
-        let entry = self.slab.at(i);
+        let entry = self.tables.at(i);
         if unsigned && !entry.unsigned {
             self.room.release_unsigned();
         }
@@ -437,42 +460,36 @@ impl Shard {
             self.counts(slot).shift(gauge, Gauge::Nowhere);
         }
         if shelf != new_shelf {
-            self.dequeue(i, shelf);
-            self.enqueue(i, new_shelf);
+            self.tables.reshelve(i, shelf, new_shelf);
+            shelf.into_iter().for_each(|shelf| self.room.take_off(shelf));
+            new_shelf.into_iter().for_each(|shelf| self.room.put_on(shelf));
         }
         self.arm(i, now);
-        self.journal.changed(&mut self.slab, i);
+        self.journal.changed(self.tables.at_mut(i));
     }
 
     /// The short way: only times and the number of exchanges change, and nothing is counted otherwise.
     #[inline]
-    fn briefly(&mut self, i: u32, alter: impl FnOnce(&mut Entry)) {
-        let entry = self.slab.at_mut(i);
+    fn briefly(&mut self, i: Place, alter: impl FnOnce(&mut Entry)) {
+        let entry = self.tables.at_mut(i);
         let (seen, foreground) = (entry.seen, entry.foreground);
         alter(entry);
         let parts = self.journal.parts(seen, entry.seen) | self.journal.parts(foreground, entry.foreground);
         if parts {
-            self.journal.changed(&mut self.slab, i);
+            self.journal.changed(self.tables.at_mut(i));
         }
     }
 
-    /// Makes sure that the wheel looks at entry `i` no later than its next deadline.
-    fn arm(&mut self, i: u32, now: Now) {
-        let entry = self.slab.at(i);
+    /// Makes sure that the sweep looks at entry `i` no later than its next deadline.
+    fn arm(&mut self, i: Place, now: Now) {
+        let entry = self.tables.at(i);
         let event_at = entry.next_event(&self.spans).map_or(u32::MAX - 1, |(at, _)| at);
         // An open exchange may end without arming anything, because the idle deadline that it then leaves lies beyond
         // this look.
         let look_at = if entry.exchanges() > 0 { now.tick.saturating_add(self.spans.idle) } else { u32::MAX };
         let due = event_at.min(look_at);
         if due < entry.due {
-            self.wheel.unlink(&mut self.slab, i);
-            self.wheel.link(&mut self.slab, i, due);
+            self.tables.advance(i, due);
         }
     }
-}
-
-/// The key is a keyed hash already; half of it finds its place, another byte its shard.
-fn hash(key: &SessionKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = key.0;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

@@ -1,7 +1,8 @@
 //! What looks at many sessions at once: losses, evictions, lists.
 //!
-//! A survey goes shard by shard and holds a lock for 1024 places at a time, so it is no snapshot: a session that is born
-//! or renamed meanwhile may be missed. Counts never are; see [`super::Counts`].
+//! A survey goes shard by shard and holds a lock for one to three thousand entries at a time, so it is no snapshot: a session that is
+//! born or renamed meanwhile may be missed. One that keeps its name throughout is met exactly once, however the tables grow
+//! meanwhile. Counts never miss anybody; see [`super::Counts`].
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use super::counts::{EndReason, Gauge, LossCause};
 use super::entry::{Entry, Found, Listed, Record, Standing};
 use super::rules::{Clock, Spans};
 use super::shard::Shard;
-use super::{BATCH, Ledger, lock};
+use super::tables::Place;
+use super::{Ledger, lock};
 
 /// How many live sessions are how old, and how long silent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,10 +51,10 @@ impl Ledger {
         let now = self.clock.now(now);
         let mut lost = 0;
         self.visit(|shard, i| {
-            if shard.slab.at(i).slot == slot
+            if shard.tables.at(i).slot == slot
                 && shard.settle(i, now)
-                && shard.slab.at(i).is_live()
-                && self.clock.time(shard.slab.at(i).pinned) <= since
+                && shard.tables.at(i).is_live()
+                && self.clock.time(shard.tables.at(i).pinned) <= since
             {
                 lost += usize::from(shard.finish(i, EndReason::Lost, Some(cause), now.stamp, now));
             }
@@ -98,10 +100,10 @@ impl Ledger {
                     return ControlFlow::Break(());
                 }
                 // Time first: what has expired on its own is not evicted.
-                if !slots.contain(shard.slab.at(i).slot) || !shard.settle(i, now) || shard.slab.at(i).gauge() != gauge {
+                if !slots.contain(shard.tables.at(i).slot) || !shard.settle(i, now) || shard.tables.at(i).gauge() != gauge {
                     return ControlFlow::Continue(());
                 }
-                let entry = shard.slab.at(i);
+                let entry = shard.tables.at(i);
                 let is_silent = |least| entry.exchanges() == 0 && at.since(self.clock.time(entry.seen)) >= least;
                 if idle_at_least.is_none_or(is_silent) && shard.end(i, EndReason::Evicted, Some(LossCause::Evicted), 0, now) {
                     evicted += 1;
@@ -160,7 +162,7 @@ impl Ledger {
     }
 
     /// Runs `act` on every entry.
-    pub(super) fn visit(&self, mut act: impl FnMut(&mut Shard, u32)) {
+    pub(super) fn visit(&self, mut act: impl FnMut(&mut Shard, Place)) {
         self.walk(|shard, i| {
             act(shard, i);
             ControlFlow::Continue(())
@@ -168,26 +170,19 @@ impl Ledger {
     }
 
     pub(super) fn each(&self, mut look: impl FnMut(&Entry, &Spans) -> ControlFlow<()>) {
-        self.walk(|shard, i| look(shard.slab.at(i), &shard.spans));
+        self.walk(|shard, i| look(shard.tables.at(i), &shard.spans));
     }
 
     /// Goes through all entries until `act` breaks off.
-    fn walk(&self, mut act: impl FnMut(&mut Shard, u32) -> ControlFlow<()>) {
+    fn walk(&self, mut act: impl FnMut(&mut Shard, Place) -> ControlFlow<()>) {
         for shard in &self.shards {
-            let mut from = 0;
-            loop {
-                let mut shard = lock(shard);
-                let end = shard.slab.end();
-                let to = end.min(from + BATCH as u32);
-                for i in from..to {
-                    if !shard.slab.at(i).vacant && act(&mut shard, i).is_break() {
-                        return;
-                    }
+            let mut rest = Some(lock(shard).tables.begin());
+            while let Some(part) = rest {
+                // In a statement of its own: the lock is free between two parts.
+                if lock(shard).each_in(part, &mut act).is_break() {
+                    return;
                 }
-                if to == end {
-                    break;
-                }
-                from = to;
+                rest = part.next();
             }
         }
     }

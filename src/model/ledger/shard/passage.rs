@@ -6,23 +6,20 @@ use super::*;
 
 impl Shard {
     /// Takes a session out under its old name. It stays counted, and so does its room: [`Shard::put`] must follow.
-    pub fn take(&mut self, i: u32) -> Entry {
-        let entry = *self.slab.at(i);
-        self.wheel.unlink(&mut self.slab, i);
-        self.dequeue(i, entry.shelf());
-        if let Ok(found) = self.index.find_entry(hash(&entry.key), |&j| j == i) {
-            found.remove();
+    pub fn take(&mut self, i: Place) -> Entry {
+        let entry = self.tables.remove(i);
+        if let Some(shelf) = entry.shelf() {
+            self.room.take_off(shelf);
         }
-        self.slab.remove(i);
         self.journal.removed(entry.key);
         entry
     }
 
     /// Puts a session that was taken in under its new name, in place of the entry `i` that is not live.
-    pub fn put(&mut self, session: Entry, i: Option<u32>, now: Now) {
-        let mut session = Entry { due: super::super::entry::UNARMED, timer: Links::NONE, queue: Links::NONE, waits: Waits::No, ..session };
+    pub fn put(&mut self, session: Entry, i: Option<Place>, now: Now) {
+        let mut session = Entry { due: super::super::entry::UNARMED, waits: Waits::No, ..session };
         if let Some(i) = i {
-            let former = self.slab.at(i);
+            let former = self.tables.at(i);
             session.open = session.open.saturating_add(former.open);
             session.borrowed = session.borrowed.saturating_add(former.borrowed);
             self.remove(i);
@@ -31,7 +28,7 @@ impl Shard {
     }
 
     /// A session that was taken ends, because its user goes on in live session `i`, which inherits its exchanges.
-    pub fn merge(&mut self, session: &Entry, i: u32, now: Now) {
+    pub fn merge(&mut self, session: &Entry, i: Place, now: Now) {
         let counts = self.counts(session.slot);
         counts.count_ended(EndReason::Moved);
         counts.shift(session.gauge(), Gauge::Nowhere);

@@ -59,7 +59,7 @@ fn room_is_made_from_tombstones_then_candidates_then_newborns_oldest_first() {
     ledger.adopt(key(4), 0, Adoption::Unsigned, at(3), at(3));
     for n in [5, 6] {
         live(&ledger, n, at(4));
-        ledger.end(key(n), EndReason::Logout, 0, at(4));
+        ledger.end(key(n), EndReason::Logout, 0, at(n));
     }
     let known = || (1..=6).filter(|&n| ledger.find(key(n), at(9)).is_some()).collect::<Vec<_>>();
     assert_eq!(known(), [1, 2, 3, 4, 5, 6]);

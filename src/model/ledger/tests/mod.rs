@@ -4,8 +4,9 @@
 mod bounds;
 mod copies;
 mod model;
-mod simulation;
+pub mod simulation;
 mod stories;
+mod tables;
 mod threads;
 
 use std::sync::Arc;

@@ -169,6 +169,8 @@ fn the_ledger_agrees_with_the_naive_model() {
         simulate(seed + 100, strict, 12, 1, 3000);
         simulate(seed + 200, plain, 60, 8, 2000);
         simulate(seed + 300, capped, 20, 2, 2000);
+        // So many in one shard that its tables pass through all stages of growth.
+        simulate(seed + 400, plain, 200, 1, 1500);
     }
 }
 
