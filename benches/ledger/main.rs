@@ -3,8 +3,11 @@
 //! `cargo bench --bench ledger`; `TIDEGATE_BENCH_TEN_MILLION=1` adds 10^7 sessions (a gigabyte). One thread, uniformly
 //! random sessions: no session is in the processor's cache by luck, so at a million the times are mostly cache misses.
 //! What is then left of "flat" shows beside the peer: a plain hash map of as many sessions, with entries as large, that does
-//! as many look-ups and changes per exchange and nothing else. `cargo bench --bench ledger -- work` counts instructions
-//! instead (it needs valgrind), which no cache changes.
+//! as many look-ups and changes per exchange and nothing else. Below each figure stands how it has grown since a thousand
+//! sessions; below the comparison, how the plain map's own exchange has.
+//!
+//! `cargo bench --bench ledger -- work` counts instructions instead (it needs valgrind), which no cache changes;
+//! `-- stalls` shows the longest births while a ledger grows, which averages hide.
 
 mod work;
 
@@ -12,7 +15,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tidegate::model::ledger::{Attention, Counts, Ledger, Rules};
+use tidegate::model::ledger::{Attention, Born, Counts, Ledger, Rules};
 use tidegate::model::session_key::SessionKey;
 use tidegate::model::settings::SessionSettings;
 use tidegate::model::time::Time;
@@ -22,6 +25,10 @@ use tidegate::model::time::Time;
 const OPERATIONS: u64 = 100_000;
 const ROUNDS: u64 = 5;
 
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EPOCH: Time = Time::from_secs(1_700_000_000);
 
 fn main() {
@@ -30,6 +37,9 @@ fn main() {
         && word == "work"
     {
         return if rest.len() == 3 { work::perform(rest) } else { work::table() };
+    }
+    if arguments.first().is_some_and(|word| word == "stalls") {
+        return stalls();
     }
     // `cargo test --all-targets` runs this too, without the argument and without optimisation.
     let measuring = arguments.iter().any(|argument| argument == "--bench");
@@ -56,12 +66,48 @@ fn main() {
     let mut first = None;
     for sessions in sizes {
         let [s, b, c, d, e, f, g] = measure(sessions);
-        let p = b / plain_map(sessions);
+        let plain = plain_map(sessions);
+        let p = b / plain;
         println!("{sessions:>10} {b:>17.0} {p:>12.2} {s:>14.0} {c:>14.0} {d:>7.0} {e:>7.0} {f:>14.1} {g:>15.0}");
-        let [s0, b0, c0, d0, e0] = *first.get_or_insert([s, b, c, d, e]);
+        let [s0, b0, c0, d0, e0, plain0] = *first.get_or_insert([s, b, c, d, e, plain]);
         let [s, b, c, d, e] = [s / s0, b / b0, c / c0, d / d0, e / e0];
-        println!("{:>10} {b:>17.2} {:>12} {s:>14.2} {c:>14.2} {d:>7.2} {e:>7.2}", "x 10^3", "");
+        let map = format!("map {:.2}", plain / plain0);
+        println!("{:>10} {b:>17.2} {map:>12} {s:>14.2} {c:>14.2} {d:>7.2} {e:>7.2}", "x 10^3");
     }
+}
+
+/// Prints how long births take at worst while a ledger grows: when its tables are made larger, others wait for their lock. Births
+/// during which another process had the processor are left out; interrupts and new pages from the system are not.
+fn stalls() {
+    let most: u64 = if std::env::var_os("TIDEGATE_BENCH_TEN_MILLION").is_some() { 10_000_000 } else { 1_000_000 };
+    let rules = Rules { max_entries: usize::MAX, ..Rules::from(&SessionSettings::default()) };
+    let ledger = Ledger::new(rules, EPOCH);
+    let (mut longest, mut switches) = (Vec::new(), 0);
+    println!("{:>10} {:>14} {:>14} {:>14}", "sessions", "longest, µs", "10th longest", "100th longest");
+    for n in 1..=most {
+        let key = key(n);
+        let micros = 1e6 * timed(|| assert_eq!(ledger.born(key, 0, 7, EPOCH), Born::New));
+        if micros >= 5.0 {
+            let before = std::mem::replace(&mut switches, involuntary_switches());
+            if before == switches {
+                longest.push(micros);
+            }
+        }
+        // Each line is about the births since the one before, nine tenths of all.
+        if matches!(n, 10_000 | 100_000 | 1_000_000 | 10_000_000) {
+            longest.sort_unstable_by(|a, b| b.total_cmp(a));
+            let [a, b, c] = [0, 9, 99].map(|place| longest.get(place).copied().unwrap_or(0.0));
+            println!("{n:>10} {a:>14.0} {b:>14.0} {c:>14.0}");
+            longest.clear();
+        }
+    }
+}
+
+/// How often this process had to make way for another one.
+fn involuntary_switches() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let number = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+    number.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Prints what an entry weighs all in: index, timers and slack included. Before anything else is allocated, because

@@ -41,7 +41,7 @@ impl Ledger {
         self.unsaved.store(unsaved, Ordering::Release);
     }
 
-    /// Bytes allocated for entries, their index and their timers.
+    /// Bytes allocated for entries and for what is kept beside them.
     pub fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).bytes()).sum()
     }
