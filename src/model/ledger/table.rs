@@ -407,7 +407,7 @@ impl Table {
         for (group, passed) in self.groups.iter().zip(passed) {
             assert!(group.passed == u8::MAX || usize::from(group.passed) == passed);
         }
-        let sum = |shelf: usize| self.groups.iter().map(|group| u32::from(group.shelved[shelf])).sum();
+        let sum = |shelf: usize| self.groups.iter().map(|group| u32::from(group.shelved[shelf])).sum::<u32>();
         assert_eq!(self.shelved, std::array::from_fn(sum));
         entries
     }
