@@ -118,6 +118,11 @@ impl Shard {
         let entry = self.tables.at_mut(i);
         if entry.standing == (Standing::Live { confirmed: true }) {
             self.briefly(i, close);
+            // Only if a sweep with a later clock came between our reading of the clock and the lock.
+            let entry = self.tables.at(i);
+            if entry.exchanges() == 0 && entry.seen.saturating_add(self.spans.idle) < entry.due {
+                self.arm(i, now);
+            }
         } else {
             // The last one out puts the entry on its shelf.
             self.change(i, now, close);

@@ -16,7 +16,8 @@ use crate::model::session_key::SessionKey;
 
 /// Entries per table on average, once there is more than one. While the sets of four get a fifth table, the last ones to get it
 /// have a quarter more: then some of their tables are full, and grow on their own until the set is halved. With more entries per
-/// table too many would, with fewer an entry weighs more.
+/// table too many would, with fewer an entry weighs more. (Where entries come and go in that phase, more of them grow: up to a twentieth
+/// of memory in all.)
 const TABLE: usize = if cfg!(test) { 11 } else { 370 };
 
 /// Groups of a table: with 31 its entries are a little less than 32 KiB, and fit a size that allocators have. Smaller tables would be
@@ -31,6 +32,9 @@ const AT_ONCE: usize = 8;
 
 /// Entries among which the oldest is looked for when room is needed.
 const SAMPLE: usize = 16;
+
+/// Tables that are asked for so many: where few entries are on a shelf, one table would have the newest for its oldest.
+const SAMPLED: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Tables {
@@ -286,34 +290,39 @@ impl Tables {
         }
     }
 
-    /// The oldest entry of some that are on `shelf`: up to [`SAMPLE`] of one table, each time from where the last search ended. So
+    /// The oldest entry of some that are on `shelf`: [`SAMPLE`] of up to [`SAMPLED`] tables, each time from where the last search ended. So
     /// all get their turn, and what is found is among the oldest, for a bounded price.
     pub fn oldest(&mut self, shelf: Shelf) -> Option<Place> {
-        let Cursor { mut table, mut group } = self.cursors.get(shelf as usize).copied()?;
-        let stocked = self.next_stocked(table, shelf)?;
-        if stocked != table {
-            (table, group) = (stocked, 0);
-        } else if self.table(table).next_shelved(group, shelf).is_none() {
-            // What it has lies before the cursor; it is met again when the round is over.
-            (table, group) = (self.next_stocked(table + 1, shelf)?, 0);
-        }
+        let mut cursor = self.cursors.get(shelf as usize).copied()?;
         let (mut oldest, mut seen) = (None, 0);
-        while let Some(next) = self.table(table).next_shelved(group, shelf).filter(|_| seen < SAMPLE) {
-            for place in self.table(table).taken(next) {
-                let entry = self.table(table).at(place);
-                if entry.shelf() == Some(shelf) {
-                    seen += 1;
-                    if oldest.is_none_or(|(since, _)| entry.shelved_since() < since) {
-                        oldest = Some((entry.shelved_since(), place));
+        for _ in 0..SAMPLED {
+            let table = self.next_stocked(cursor.table, shelf)?;
+            if table != cursor.table {
+                cursor = Cursor { table, group: 0 };
+            }
+            while seen < SAMPLE
+                && let Some(next) = self.table(table).next_shelved(cursor.group, shelf)
+            {
+                for place in self.table(table).taken(next) {
+                    let entry = self.table(table).at(place);
+                    if entry.shelf() == Some(shelf) {
+                        seen += 1;
+                        if oldest.is_none_or(|(since, _)| entry.shelved_since() < since) {
+                            oldest = Some((entry.shelved_since(), Place { table, place }));
+                        }
                     }
                 }
+                cursor.group = next + 1;
             }
-            group = next + 1;
+            if seen >= SAMPLE {
+                break;
+            }
+            cursor = Cursor { table: table + 1, group: 0 };
         }
-        if let Some(cursor) = self.cursors.get_mut(shelf as usize) {
-            *cursor = Cursor { table, group };
+        if let Some(place) = self.cursors.get_mut(shelf as usize) {
+            *place = cursor;
         }
-        oldest.map(|(_, place)| Place { table, place })
+        oldest.map(|(_, place)| place)
     }
 
     /// The next table from `from` on that has entries on `shelf`, the first one after the last.

@@ -148,3 +148,24 @@ fn the_oldest_of_a_shelf_makes_room_roughly() {
     assert!(old < 60 && new > 700, "of the oldest {old} are left, of the newest {new}");
     audit(&ledger, &counts);
 }
+
+/// Nearly all are confirmed, as in a ledger that is full in earnest.
+#[test]
+fn the_newest_of_a_sparse_shelf_stays() {
+    let rules = Rules { max_entries: 2000, ..rules() };
+    let (ledger, counts) = ledger_of(1, rules, 1);
+    for n in 0..1800 {
+        ledger.born(key(n), 0, 0, at(0));
+        ledger.enter(key(n), Attention::Foreground, at(0));
+        ledger.leave(key(n), at(0));
+    }
+    // One or two per table: the newer half stays, however many come.
+    for n in 2000..5000_u64 {
+        assert_eq!(ledger.born(key(n), 0, 0, at((n - 2000) / 100)), Born::New);
+    }
+    let kept = (4900..5000).filter(|&n| ledger.find(key(n), at(30)).is_some()).count();
+    assert_eq!(ledger.entries(), 2000);
+    assert!(kept >= 95, "{kept} of the newest hundred");
+    assert_eq!(counts[0].live(), 1800);
+    audit(&ledger, &counts);
+}
