@@ -58,6 +58,15 @@ impl Scene {
         self.accepted.load(Ordering::SeqCst)
     }
 
+    /// An exchange that waits until the backend is told what to answer.
+    async fn begin(&mut self) -> TcpStream {
+        let mut client = self.stage.connect().await;
+        client.write_all(b"GET /told HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        self.stage.arrived("/told").await;
+        self.held = 1;
+        client
+    }
+
     /// Asks on a connection of its own, so that only the backend's connection can be the same one.
     async fn ask(&mut self, method: &str, path: &str) -> String {
         let mut client = self.stage.connect().await;
@@ -158,10 +167,7 @@ async fn a_connection_is_kept_exactly_when_its_answer_was_whole_and_nothing_foll
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_connection_given_back_is_the_first_one_used() {
     let mut scene = Scene::new(Lines::new(1), TIMES).await;
-    let mut client = scene.stage.connect().await;
-    client.write_all(b"GET /told HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    scene.stage.arrived("/told").await;
-    scene.held = 1;
+    let mut client = scene.begin().await;
     assert!(scene.ask("GET", "/number").await.ends_with("\r\n\r\n1"), "the first is under way");
     scene.orders.send((0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).unwrap();
     assert_eq!(read_answer(&mut client).await.body, "ok");
@@ -208,10 +214,7 @@ async fn a_connection_that_idled_for_too_long_is_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_too_many_the_oldest_is_closed() {
     let mut scene = Scene::new(Lines::with_most(1), TIMES).await;
-    let mut client = scene.stage.connect().await;
-    client.write_all(b"GET /told HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    scene.stage.arrived("/told").await;
-    scene.held = 1;
+    let mut client = scene.begin().await;
     assert!(scene.ask("GET", "/number").await.ends_with("\r\n\r\n1"));
     assert_eq!(scene.stage.lines.kept(), 1);
     scene.orders.send((0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).unwrap();
