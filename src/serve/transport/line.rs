@@ -39,7 +39,7 @@ use super::tunnel::{connect, keep_alive};
 use crate::model::octets::{split, split_once};
 use crate::serve::clock::monotonic;
 
-/// Idle connections to all backends together, for each worker thread. For one more the oldest of its neighbours is closed.
+/// Idle connections to all backends together, for each worker thread. For one more an old one is closed.
 const MOST_KEPT: usize = 4096;
 
 /// Keeps the threads that serve different backends apart.
@@ -126,7 +126,7 @@ impl Lines {
         })
     }
 
-    /// Closes for ever what has idled for too long, and what backends have closed.
+    /// Closes what has idled for too long and what backends have closed, again and again; does not end.
     pub async fn sweep(self: Arc<Lines>) {
         let mut tick = interval(SWEEP);
         loop {
@@ -146,11 +146,11 @@ impl Lines {
             let mut closed = Vec::new();
             let mut stacks = lock(shard);
             stacks.retain(|stack| {
-                let is_over = |kept: &Kept| kept.until <= now || !kept.core.seems_quiet();
-                if stack.kept.iter().any(is_over) {
-                    let (over, kept): (VecDeque<_>, VecDeque<_>) = stack.kept.drain(..).partition(is_over);
-                    closed.extend(over);
-                    stack.kept = kept;
+                for _ in 0..stack.kept.len() {
+                    let Some(kept) = stack.kept.pop_front() else { break };
+                    // Asked once: a byte that came unasked is gone then, and must not be forgotten.
+                    let over = kept.until <= now || !kept.core.seems_quiet();
+                    if over { closed.push(kept) } else { stack.kept.push_back(kept) }
                 }
                 !stack.kept.is_empty()
             });

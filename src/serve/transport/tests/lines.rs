@@ -181,7 +181,7 @@ async fn the_last_connection_given_back_is_the_first_one_used() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_that_ends_or_speaks_unasked_is_not_used_again() {
-    for octets in ["", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"] {
+    for octets in ["", "\n", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"] {
         let mut scene = Scene::new(Lines::new(1), TIMES).await;
         scene.ask("GET", "/counted").await;
         scene.orders.send((0, octets)).unwrap();
