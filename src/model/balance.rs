@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::admission::Admission;
 use super::backend::Backend;
-use super::gate::Gate;
+use super::gate::{Gate, GateReading};
 use super::settings::Balance;
 use super::time::Time;
 
@@ -143,12 +143,18 @@ impl Pool {
 
     /// The backend of this index, if it takes a new client.
     fn open(&self, index: usize, draw: &Draw<'_>, dice: u64) -> Option<&Arc<Backend>> {
+        self.reading(index, draw, dice).and_then(|_| self.backends.get(index))
+    }
+
+    /// Its seat, its gate at this moment and the share of its weight that it takes, if it takes a new client.
+    fn reading(&self, index: usize, draw: &Draw<'_>, dice: u64) -> Option<(&Seat, GateReading, f64)> {
         let seat = self.seats.get(index)?;
-        let closed = seat.gate.admission() < Admission::Everyone || draw.tried.contains(&seat.slot);
-        if closed || !is_warm(self.warmth(index, draw), dice) {
+        let reading = seat.gate.read();
+        if reading.admission() < Admission::Everyone || draw.tried.contains(&seat.slot) {
             return None;
         }
-        self.backends.get(index)
+        let warmth = self.warmth(index, draw);
+        is_warm(warmth, dice).then_some((seat, reading, warmth))
     }
 
     fn warmth(&self, index: usize, draw: &Draw<'_>) -> f64 {
@@ -191,15 +197,7 @@ impl Pool {
         for _ in 0..count.min(LOOKED_AT) {
             let index = next;
             next = (next + self.step) % count;
-            let Some(seat) = self.seats.get(index) else { break };
-            let reading = seat.gate.read();
-            if reading.admission() < Admission::Everyone || draw.tried.contains(&seat.slot) {
-                continue;
-            }
-            let warmth = self.warmth(index, draw);
-            if !is_warm(warmth, mix(draw.dice ^ u64::from(seat.slot))) {
-                continue;
-            }
+            let Some((seat, reading, warmth)) = self.reading(index, draw, mix(draw.dice ^ index as u64)) else { continue };
             if reading.in_flight == 0 && warmth >= 1.0 && seat.weight == self.heaviest {
                 // Nobody can be less busy.
                 return self.backends.get(index);

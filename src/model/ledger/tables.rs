@@ -125,18 +125,21 @@ impl Tables {
     /// The place of `key`, which is probably here.
     #[inline]
     pub fn find_known(&self, key: &SessionKey) -> Option<Place> {
-        let hash = Hash::of(key);
-        let number = self.sets.table(hash);
-        let table = self.tables.get(number as usize)?;
+        let (hash, number, table) = self.home(key)?;
         table.fetch(hash);
         Some(Place { table: number, place: table.find(hash, key)? })
     }
 
     pub fn find(&self, key: &SessionKey) -> Option<Place> {
+        let (hash, number, table) = self.home(key)?;
+        Some(Place { table: number, place: table.find(hash, key)? })
+    }
+
+    #[inline]
+    fn home(&self, key: &SessionKey) -> Option<(Hash, u32, &Table)> {
         let hash = Hash::of(key);
-        let table = self.sets.table(hash);
-        let place = self.tables.get(table as usize)?.find(hash, key)?;
-        Some(Place { table, place })
+        let number = self.sets.table(hash);
+        Some((hash, number, self.tables.get(number as usize)?))
     }
 
     /// Puts an entry in, of a key that is not here.

@@ -35,7 +35,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, interval, sleep_until};
 
-use super::tunnel::{connect, keep_alive};
+use super::dial::{connect, set_option};
 use crate::model::octets::{split, split_once};
 use crate::serve::clock::monotonic;
 
@@ -402,12 +402,7 @@ impl VirtualSocket for LineSocket {
         match option {
             // Set once, when it was made.
             VirtualSockOpt::NoDelay if self.line.was_kept() => Ok(()),
-            VirtualSockOpt::NoDelay => core.tcp.set_nodelay(true),
-            VirtualSockOpt::KeepAlive(options) => keep_alive(&core.tcp, &options),
-            other => {
-                log::debug!("socket option not applied to a connection to {}: {other:?}", self.line.place.address);
-                Ok(())
-            }
+            option => set_option(&core.tcp, option),
         }
     }
 }

@@ -14,12 +14,14 @@
 //! | `head` | the deadline for a request head |
 //! | `parked` | HTTP/1, request after request |
 //! | `http2` | HTTP/2 streams |
+//! | `dial` | how connections to backends are made |
 //! | `line` | connections to backends, kept between exchanges |
 //! | `tunnel` | upgraded connections: whole at birth, closable from outside |
 //! | `stop` | the phases of a stop, and the counts that end it |
 
 mod accept;
 mod certificates;
+mod dial;
 mod head;
 mod http2;
 mod line;

@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::task::AtomicWaker;
+use pingora_core::Result;
 use pingora_core::connectors::L4Connect;
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use pingora_core::protocols::{Stream, TcpKeepalive};
-use pingora_core::{Error, ErrorType, Result};
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::dial::{connect, set_option};
 use super::sock::Sock;
 
 /// One attempt to reach a backend with an upgrade request. Make a new one for every attempt.
@@ -163,34 +163,6 @@ impl L4Connect for Connector {
     }
 }
 
-/// A connection to a backend.
-pub(super) async fn connect(address: &SocketAddr, timeout: Option<Duration>) -> Result<TcpStream> {
-    let Some(inet) = address.as_inet() else {
-        return Error::e_explain(ErrorType::ConnectError, "backends have TCP addresses");
-    };
-    let connecting = TcpStream::connect(inet);
-    let connected = match timeout {
-        Some(limit) => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-        None => connecting.await,
-    };
-    connected.map_err(|e| {
-        let kind = connect_error(&e);
-        Error::because(kind, format!("connecting to {address}"), e)
-    })
-}
-
-/// The same kinds as Pingora's own connector, so that the glue judges both alike.
-fn connect_error(e: &io::Error) -> ErrorType {
-    match e.kind() {
-        io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-        io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
-        // Out of ports, or forbidden to us: not the backend's fault.
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied | io::ErrorKind::AddrInUse => ErrorType::InternalError,
-        _ => ErrorType::ConnectError,
-    }
-}
-
 /// The connection to the backend.
 struct Guarded {
     tcp: TcpStream,
@@ -246,27 +218,8 @@ impl AsyncWrite for Guarded {
 
 impl VirtualSocket for Guarded {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
-        match option {
-            VirtualSockOpt::NoDelay => self.tcp.set_nodelay(true),
-            VirtualSockOpt::KeepAlive(keepalive) => keep_alive(&self.tcp, &keepalive),
-            other => {
-                log::debug!("socket option not applied to a tunnel: {other:?}");
-                Ok(())
-            }
-        }
+        set_option(&self.tcp, option)
     }
-}
-
-pub(super) fn keep_alive(tcp: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
-    sockopt::set_socket_keepalive(tcp, true)?;
-    sockopt::set_tcp_keepidle(tcp, keepalive.idle)?;
-    sockopt::set_tcp_keepintvl(tcp, keepalive.interval)?;
-    sockopt::set_tcp_keepcnt(tcp, u32::try_from(keepalive.count).unwrap_or(u32::MAX))?;
-    let unacknowledged = u32::try_from(keepalive.user_timeout.as_millis()).unwrap_or(u32::MAX);
-    if unacknowledged > 0 {
-        sockopt::set_tcp_user_timeout(tcp, unacknowledged)?;
-    }
-    Ok(())
 }
 
 impl fmt::Debug for Guarded {
